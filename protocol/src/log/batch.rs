@@ -1,0 +1,249 @@
+//! Batches of operations: signed by their author, sealed for the group.
+
+use super::Author;
+use crate::{
+    bounded::{Bytes, List},
+    codec::{self, DecodeError, EncodeError, Wire},
+    id::{DeviceId, EpochId, GroupId},
+    record::BODY_BYTES_MAX,
+    time::Hlc,
+};
+use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce, aead::Aead};
+use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use serde::{Deserialize, Serialize};
+
+/// Most operations in one batch.
+pub const BATCH_OPS_MAX: usize = 1_000;
+/// Most bytes in one signed batch; a batch is closed before it gets there.
+pub const BATCH_BYTES_MAX: usize = 1 << 20;
+
+const SIGNATURE_DOMAIN: &[u8] = b"larder batch v1\0";
+const HASH_CONTEXT: &str = "larder 2026 batch hash v1";
+
+/// One operation: a statement of a kind, as its author encoded it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Op {
+    /// When it was said.
+    pub hlc: Hlc,
+    /// Kind of the statement; unknown ones are kept and forwarded.
+    pub kind: u16,
+    /// The statement, see [`record`](crate::record).
+    pub body: Bytes<BODY_BYTES_MAX>,
+}
+
+/// Consecutive operations of one author.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Batch {
+    /// The group it belongs to.
+    pub group: GroupId,
+    /// Whose.
+    pub author: Author,
+    /// Sequence number of the first operation; the others follow without a gap.
+    pub first_seq: u64,
+    /// Hash of the author's batch before, or [`genesis_hash`].
+    pub previous: [u8; 32],
+    /// The operations, at least one.
+    pub ops: List<Op, BATCH_OPS_MAX>,
+}
+
+impl Batch {
+    /// Sequence number after the last operation.
+    pub fn next_seq(&self) -> u64 {
+        self.first_seq.saturating_add(self.ops.len() as u64)
+    }
+}
+
+impl Wire for Batch {
+    const MAX_BYTES: usize = BATCH_BYTES_MAX;
+}
+
+/// What stands in for the batch before an author's first.
+pub fn genesis_hash(group: &GroupId, author: &Author) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new_derive_key("larder 2026 log genesis v1");
+    hasher.update(group.as_bytes()).update(author.device.as_bytes()).update(&author.incarnation.to_le_bytes());
+    *hasher.finalize().as_bytes()
+}
+
+/// Hash of a signed batch, which the next one names.
+pub fn batch_hash(batch: &SignedBatch) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new_derive_key(HASH_CONTEXT);
+    hasher.update(&batch.bytes);
+    *hasher.finalize().as_bytes()
+}
+
+/// Why a batch is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BatchError {
+    /// The bytes are no batch.
+    #[error("batch: {0}")]
+    Decode(#[from] DecodeError),
+    /// The signature is not the author's.
+    #[error("batch is not signed by its author")]
+    Signature,
+    /// It belongs to another group.
+    #[error("batch belongs to another group")]
+    Group,
+    /// It has no operation, or its sequence numbers overflow.
+    #[error("batch has no operation or an impossible sequence number")]
+    Range,
+    /// The seal does not open: another key, or changed bytes.
+    #[error("batch does not open with this epoch's key")]
+    Seal,
+}
+
+/// A batch and its author's signature over exactly these bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignedBatch {
+    /// Encoded [`Batch`].
+    pub bytes: Bytes<BATCH_BYTES_MAX>,
+    /// Ed25519 over a domain tag and `bytes`.
+    pub signature: Bytes<64>,
+}
+
+impl Wire for SignedBatch {
+    const MAX_BYTES: usize = BATCH_BYTES_MAX + 128;
+}
+
+impl SignedBatch {
+    /// Signs a batch with its author's key.
+    ///
+    /// # Errors
+    /// [`EncodeError`] when the batch exceeds [`BATCH_BYTES_MAX`].
+    pub fn sign(batch: &Batch, key: &SigningKey) -> Result<Self, EncodeError> {
+        let bytes = codec::encode(batch)?;
+        let signature = key.sign(&signed_message(&bytes)).to_bytes().to_vec();
+        Ok(Self {
+            bytes: Bytes::new(bytes).expect("encode keeps the batch's limit"),
+            signature: Bytes::new(signature).expect("an Ed25519 signature has 64 bytes"),
+        })
+    }
+
+    /// Checks signature and group, and decodes.
+    ///
+    /// # Errors
+    /// [`BatchError`] says what is wrong.
+    pub fn verify(&self, group: &GroupId) -> Result<Batch, BatchError> {
+        let batch = self.decode()?;
+        if batch.group != *group {
+            return Err(BatchError::Group);
+        }
+        if batch.ops.is_empty() || batch.first_seq.checked_add(batch.ops.len() as u64).is_none() {
+            return Err(BatchError::Range);
+        }
+        verify_device_signature(&batch.author.device, &signed_message(&self.bytes), &self.signature)
+            .ok_or(BatchError::Signature)?;
+        Ok(batch)
+    }
+
+    /// Decodes without checking the signature: for bytes that were verified before they were stored.
+    ///
+    /// # Errors
+    /// [`DecodeError`] when the bytes are no batch.
+    pub fn decode(&self) -> Result<Batch, DecodeError> {
+        codec::decode(&self.bytes)
+    }
+
+    /// Seals for travel and rest. `nonce` must be random and never used again.
+    ///
+    /// # Errors
+    /// [`EncodeError`] when the batch exceeds its limits.
+    pub fn seal(&self, epoch: EpochId, key: &[u8; 32], nonce: [u8; 24]) -> Result<SealedBatch, EncodeError> {
+        let plain = codec::encode(self)?;
+        let sealed = XChaCha20Poly1305::new(key.into())
+            .encrypt(&XNonce::from(nonce), plain.as_slice())
+            .expect("a batch is shorter than the cipher's limit of 256 GiB");
+        Ok(SealedBatch { epoch, nonce, sealed: Bytes::new(sealed).expect("a sealed batch keeps its limit") })
+    }
+}
+
+fn signed_message(bytes: &[u8]) -> Vec<u8> {
+    [SIGNATURE_DOMAIN, bytes].concat()
+}
+
+/// Checks an Ed25519 signature by a device's key over `message`.
+pub(crate) fn verify_device_signature(device: &DeviceId, message: &[u8], signature: &[u8]) -> Option<()> {
+    let key = VerifyingKey::from_bytes(device.as_bytes()).ok()?;
+    key.verify_strict(message, &Signature::from_slice(signature).ok()?).ok()
+}
+
+/// A signed batch under an epoch's log key: what travels between devices and rests in segment files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedBatch {
+    /// Whose key opens it.
+    pub epoch: EpochId,
+    /// XChaCha20 nonce.
+    pub nonce: [u8; 24],
+    /// Ciphertext and tag.
+    pub sealed: Bytes<{ BATCH_BYTES_MAX + 256 }>,
+}
+
+impl Wire for SealedBatch {
+    const MAX_BYTES: usize = BATCH_BYTES_MAX + 512;
+}
+
+impl SealedBatch {
+    /// Opens the seal; the signature is checked apart.
+    ///
+    /// # Errors
+    /// [`BatchError::Seal`] for another key or changed bytes.
+    pub fn open(&self, key: &[u8; 32]) -> Result<SignedBatch, BatchError> {
+        let plain = XChaCha20Poly1305::new(key.into())
+            .decrypt(&XNonce::from(self.nonce), &self.sealed[..])
+            .map_err(|_| BatchError::Seal)?;
+        Ok(codec::decode(&plain)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::laws;
+    use proptest::prelude::*;
+
+    fn key() -> SigningKey {
+        SigningKey::from_bytes(&[7; 32])
+    }
+
+    fn batch(first_seq: u64, bodies: Vec<Vec<u8>>) -> Batch {
+        let author = Author { device: DeviceId::new(key().verifying_key().to_bytes()), incarnation: 0 };
+        let group = GroupId::new([1; 32]);
+        let op = |body| Op { hlc: Hlc(5), kind: 999, body: Bytes::new(body).unwrap() };
+        Batch {
+            group,
+            author,
+            first_seq,
+            previous: genesis_hash(&group, &author),
+            ops: List::truncated(bodies.into_iter().map(op)),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn signs_seals_opens_and_verifies(first_seq in 0u64..1 << 40, bodies in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..50), 1..5)) {
+            let batch = batch(first_seq, bodies);
+            laws::check(&batch);
+            let signed = SignedBatch::sign(&batch, &key()).unwrap();
+            let sealed = signed.seal(EpochId::new([2; 16]), &[3; 32], [4; 24]).unwrap();
+            laws::check(&sealed);
+            prop_assert_eq!(sealed.open(&[3; 32]).unwrap().verify(&batch.group).unwrap(), batch);
+        }
+    }
+
+    #[test]
+    fn refuses_forgery_of_every_kind() {
+        let batch = batch(0, vec![vec![1]]);
+        let signed = SignedBatch::sign(&batch, &key()).unwrap();
+        assert_eq!(signed.verify(&GroupId::new([9; 32])), Err(BatchError::Group));
+        let other_key = SignedBatch::sign(&batch, &SigningKey::from_bytes(&[8; 32])).unwrap();
+        assert_eq!(other_key.verify(&batch.group), Err(BatchError::Signature));
+        let empty = Batch { ops: List::default(), ..batch.clone() };
+        assert_eq!(SignedBatch::sign(&empty, &key()).unwrap().verify(&batch.group), Err(BatchError::Range));
+        let overflow = Batch { first_seq: u64::MAX, ..batch.clone() };
+        assert_eq!(SignedBatch::sign(&overflow, &key()).unwrap().verify(&batch.group), Err(BatchError::Range));
+        let sealed = signed.seal(EpochId::new([2; 16]), &[3; 32], [4; 24]).unwrap();
+        assert_eq!(sealed.open(&[5; 32]), Err(BatchError::Seal));
+        let mut bytes = sealed.sealed.to_vec();
+        bytes[10] ^= 1;
+        assert_eq!(SealedBatch { sealed: Bytes::new(bytes).unwrap(), ..sealed }.open(&[3; 32]), Err(BatchError::Seal));
+    }
+}
