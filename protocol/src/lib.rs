@@ -8,8 +8,11 @@
 
 pub mod bounded;
 pub mod codec;
+pub mod control;
 pub mod id;
 pub mod log;
+pub mod membership;
+pub mod pairing;
 pub mod path;
 pub mod record;
 pub mod time;
