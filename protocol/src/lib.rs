@@ -15,4 +15,5 @@ pub mod membership;
 pub mod pairing;
 pub mod path;
 pub mod record;
+pub mod seal;
 pub mod time;
