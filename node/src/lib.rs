@@ -1,1 +1,6 @@
-//! Placeholder.
+//! The Larder node: everything that touches the world.
+
+#[cfg(feature = "network")]
+pub mod keys;
+#[cfg(feature = "network")]
+pub mod tree_hash;
