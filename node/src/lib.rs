@@ -3,4 +3,6 @@
 #[cfg(feature = "network")]
 pub mod keys;
 #[cfg(feature = "network")]
+pub mod transfer;
+#[cfg(feature = "network")]
 pub mod tree_hash;

@@ -4,9 +4,7 @@
 //! with positioned reads, in pieces that stay in a core's cache. The inner nodes (the *outboard*) are kept in pre-order for
 //! groups of 16 KiB, as bao-tree and iroh-blobs lay them out.
 
-use blake3::hazmat::{
-    ChainingValue, HasherExt, Mode, left_subtree_len, merge_subtrees_non_root, merge_subtrees_root,
-};
+use blake3::hazmat::{ChainingValue, HasherExt, Mode, left_subtree_len, merge_subtrees_non_root, merge_subtrees_root};
 use std::{cell::RefCell, fs::File, io, os::unix::fs::FileExt};
 
 /// Bytes of a group: the leaves of the outboard.
@@ -75,8 +73,7 @@ fn cv(file: &File, offset: u64, len: u64) -> io::Result<ChainingValue> {
         return with_piece(file, offset, len, |bytes| Ok(leaf(bytes, offset)));
     }
     let left_len = left_subtree_len(len);
-    let (left, right) =
-        both(len, || cv(file, offset, left_len), || cv(file, offset + left_len, len - left_len));
+    let (left, right) = both(len, || cv(file, offset, left_len), || cv(file, offset + left_len, len - left_len));
     Ok(merge_subtrees_non_root(&left?, &right?, Mode::Hash))
 }
 

@@ -9,6 +9,7 @@
 pub mod bounded;
 pub mod codec;
 pub mod control;
+pub mod fetch;
 pub mod id;
 pub mod log;
 pub mod membership;

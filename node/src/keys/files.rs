@@ -69,13 +69,8 @@ pub(super) fn read(path: &Path, magic: [u8; 8]) -> Result<Option<Vec<u8>>, KeyFi
 pub(super) fn write(path: &Path, magic: [u8; 8], payload: &[u8]) -> Result<(), KeyFileError> {
     let bytes = [&magic[..], payload, &checksum(magic, payload)].concat();
     let temp = path.with_extension("tmp");
-    let mut file = OpenOptions::new()
-        .create(true)
-        .truncate(true)
-        .write(true)
-        .mode(0o600)
-        .open(&temp)
-        .map_err(io_error(&temp))?;
+    let mut file =
+        OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&temp).map_err(io_error(&temp))?;
     file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(io_error(&temp))?;
     fs::rename(&temp, path).map_err(io_error(path))?;
     let folder = path.parent().unwrap_or(path);

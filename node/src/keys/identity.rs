@@ -37,7 +37,8 @@ impl DeviceKeys {
     pub fn load(dir: &Path) -> Result<Option<Self>, KeyFileError> {
         let path = dir.join("device.key");
         let Some(payload) = files::read(&path, MAGIC)?.map(Zeroizing::new) else { return Ok(None) };
-        let (signing, wrapping) = payload.split_first_chunk::<32>().ok_or_else(|| KeyFileError::Damaged(path.clone()))?;
+        let (signing, wrapping) =
+            payload.split_first_chunk::<32>().ok_or_else(|| KeyFileError::Damaged(path.clone()))?;
         let wrapping: &[u8; 32] = wrapping.try_into().map_err(|_| KeyFileError::Damaged(path.clone()))?;
         Ok(Some(Self { signing: SigningKey::from_bytes(signing), wrapping: WrappingKey::from_bytes(*wrapping) }))
     }

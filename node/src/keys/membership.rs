@@ -56,10 +56,8 @@ impl MembershipStore {
     /// [`KeyFileError::Io`] when it cannot be written; the old one is then still there.
     pub fn save(&self, log: &MembershipLog) -> Result<(), KeyFileError> {
         let stored = Stored { group: log.group(), ops: List::truncated(log.ops().cloned()) };
-        let payload = codec::encode(&stored).map_err(|error| KeyFileError::Io {
-            path: self.path.clone(),
-            source: std::io::Error::other(error),
-        })?;
+        let payload = codec::encode(&stored)
+            .map_err(|error| KeyFileError::Io { path: self.path.clone(), source: std::io::Error::other(error) })?;
         files::write(&self.path, MAGIC, &payload)
     }
 }

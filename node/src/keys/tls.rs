@@ -37,10 +37,7 @@ pub fn keypair(signing: &SigningKey) -> Result<Keypair, TlsSetupError> {
 fn provider() -> Arc<CryptoProvider> {
     use rustls::crypto::aws_lc_rs::{self, cipher_suite};
     let mut provider = aws_lc_rs::default_provider();
-    provider.cipher_suites = vec![
-        cipher_suite::TLS13_AES_128_GCM_SHA256,
-        cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
-    ];
+    provider.cipher_suites = vec![cipher_suite::TLS13_AES_128_GCM_SHA256, cipher_suite::TLS13_CHACHA20_POLY1305_SHA256];
     Arc::new(provider)
 }
 
