@@ -1,7 +1,9 @@
 //! The Larder node: everything that touches the world.
 
+pub mod catalog;
 #[cfg(feature = "network")]
 pub mod keys;
+pub mod search;
 #[cfg(feature = "network")]
 pub mod transfer;
 #[cfg(feature = "network")]
