@@ -3,6 +3,8 @@
 pub mod catalog;
 #[cfg(feature = "network")]
 pub mod keys;
+#[cfg(feature = "network")]
+pub mod library;
 pub mod search;
 #[cfg(feature = "network")]
 pub mod transfer;

@@ -17,4 +17,5 @@ pub mod pairing;
 pub mod path;
 pub mod record;
 pub mod seal;
+pub mod sync;
 pub mod time;

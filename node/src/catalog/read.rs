@@ -188,28 +188,38 @@ impl Catalog {
         Ok(summary)
     }
 
-    /// Batches that fill a gap, in order, about `bytes_max` bytes of them but at least one.
-    pub fn load(&self, gap: &Gap, bytes_max: usize) -> Result<Vec<SealedBatch>, CatalogError> {
+    /// Batches that fill a gap, in order, about `bytes_max` bytes of them but at least one, and the number after their
+    /// last operation.
+    pub fn load(&self, gap: &Gap, bytes_max: usize) -> Result<(Vec<SealedBatch>, u64), CatalogError> {
         let snapshot = self.snapshot()?;
         let table = snapshot.0.open_table(BATCHES)?;
+        let stored = snapshot
+            .0
+            .open_table(AUTHORS)?
+            .get(rows::author_key(&gap.author).as_slice())?
+            .map(|row| rows::decode::<AuthorRow>(row.value(), "authors"))
+            .transpose()?
+            .map_or(0, |row| row.stored);
         // The batch that holds the first operation may begin before it.
         let from = batch_key(&gap.author, gap.from);
         let lowest = batch_key(&gap.author, 0);
         let first = match table.range::<&[u8]>(lowest.as_slice()..=from.as_slice())?.next_back() {
             Some(row) => row?.0.value().to_vec(),
-            None => return Ok(Vec::new()),
+            None => return Ok((Vec::new(), gap.from)),
         };
-        let until = batch_key(&gap.author, gap.until);
-        let (mut batches, mut bytes) = (Vec::new(), 0);
+        let until = batch_key(&gap.author, u64::MAX);
+        let (mut batches, mut bytes, mut next_seq) = (Vec::new(), 0, stored);
         for row in table.range::<&[u8]>(first.as_slice()..until.as_slice())? {
-            let (_, value) = row?;
+            let (key, value) = row?;
+            let seq = key.value().last_chunk::<8>().map_or(0, |seq| u64::from_be_bytes(*seq));
             bytes += value.value().len();
-            if bytes > bytes_max && !batches.is_empty() {
+            if seq >= gap.until || (bytes > bytes_max && !batches.is_empty()) {
+                next_seq = seq;
                 break;
             }
             batches.push(rows::decode(value.value(), "batches")?);
         }
-        Ok(batches)
+        Ok((batches, next_seq))
     }
 
     /// Digest of what the group shares: equal on devices with equal vectors and nothing held or held back.

@@ -64,7 +64,7 @@ fn gone(at: &str) -> Record {
 fn everything(catalog: &Catalog) -> Vec<SealedBatch> {
     let zero = larder_protocol::log::VersionVector::default();
     let gaps = catalog.summary().unwrap().vector.missing_at(&zero);
-    gaps.iter().flat_map(|gap| catalog.load(gap, usize::MAX).unwrap()).collect()
+    gaps.iter().flat_map(|gap| catalog.load(gap, usize::MAX).unwrap().0).collect()
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn gossip_is_applied_but_not_accounted_for_until_a_session_ends() {
     assert_eq!((summary.vector.get(&author), summary.held.get(&author)), (0, Some(&(0, 2))));
     reader.account(BTreeMap::from([(author, 2)])).unwrap();
     assert_eq!(reader.summary().unwrap(), writer.summary().unwrap());
-    assert_eq!(reader.load(&Gap { author, from: 1, until: 2 }, 1).unwrap(), [batches[1].clone()]);
+    assert_eq!(reader.load(&Gap { author, from: 1, until: 2 }, 1).unwrap(), (vec![batches[1].clone()], 2));
 }
 
 /// A later version's operation must survive a node that does not know its kind.
