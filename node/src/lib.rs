@@ -5,6 +5,8 @@ pub mod catalog;
 pub mod keys;
 #[cfg(feature = "network")]
 pub mod library;
+#[cfg(feature = "network")]
+pub mod network;
 pub mod search;
 #[cfg(feature = "network")]
 pub mod transfer;
