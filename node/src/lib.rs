@@ -7,6 +7,8 @@ pub mod keys;
 pub mod library;
 #[cfg(feature = "network")]
 pub mod network;
+#[cfg(feature = "network")]
+pub mod pairing;
 pub mod search;
 #[cfg(feature = "network")]
 pub mod transfer;
