@@ -11,6 +11,8 @@ pub mod network;
 pub mod pairing;
 pub mod search;
 #[cfg(feature = "network")]
+pub mod storage;
+#[cfg(feature = "network")]
 pub mod transfer;
 #[cfg(feature = "network")]
 pub mod tree_hash;
