@@ -100,6 +100,7 @@ impl Node {
         let store = MembershipStore::new(&home.keys());
         let log = store.load().map_err(|error| errors::keys(&error))?.ok_or_else(|| errors::not_initialised(home))?;
         let members = Arc::new(Members::new(store, log, keys.clone())?);
+        members.set_first_addresses(crate::contacts::load(home));
         let group = members.group();
         let (name, group_name) = members.own_names();
 
@@ -111,11 +112,10 @@ impl Node {
         let identity = Identity { group, signing: keys.signing().clone(), log_keys };
         let options = Options { cache_bytes: settings.catalog.cache_mib << 20 };
         let (dir, permits) = (home.catalog(), members.clone());
-        let catalog =
-            tokio::task::spawn_blocking(move || Catalog::open(&dir, identity, permits, &options, now()))
-                .await
-                .map_err(errors::internal)?
-                .map_err(errors::catalog)?;
+        let catalog = tokio::task::spawn_blocking(move || Catalog::open(&dir, identity, permits, &options, now()))
+            .await
+            .map_err(errors::internal)?
+            .map_err(errors::catalog)?;
         let search = Search::open(&home.cache().join("search.redb"), catalog.clone()).map_err(errors::internal)?;
         let audit = Audit::open(&home.audit()).map_err(|error| errors::io(home.audit(), &error))?;
         let places = Arc::new(Places::load(catalog.clone(), keys.device()).map_err(errors::catalog)?);
@@ -319,7 +319,9 @@ pub(crate) async fn remember_ports(node: &Node, control: &[(bool, SocketAddr)]) 
     for (number, asked) in node.listen.iter().enumerate() {
         let of = |tcp: bool| {
             let fits = |(is_tcp, address): &&(bool, SocketAddr)| {
-                *is_tcp == tcp && (address.ip() == asked.ip() || (asked.ip().is_unspecified() && address.is_ipv4() == asked.is_ipv4()))
+                *is_tcp == tcp
+                    && (address.ip() == asked.ip()
+                        || (asked.ip().is_unspecified() && address.is_ipv4() == asked.is_ipv4()))
             };
             control.iter().find(fits).map_or(0, |(_, address)| address.port())
         };
