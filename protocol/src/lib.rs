@@ -8,8 +8,14 @@
 
 pub mod bounded;
 pub mod codec;
+pub mod control;
+pub mod fetch;
 pub mod id;
 pub mod log;
+pub mod membership;
+pub mod pairing;
 pub mod path;
 pub mod record;
+pub mod seal;
+pub mod sync;
 pub mod time;

@@ -7,6 +7,7 @@
 mod batch;
 mod vector;
 
+pub(crate) use batch::verify_device_signature;
 pub use batch::{
     BATCH_BYTES_MAX, BATCH_OPS_MAX, Batch, BatchError, Op, SealedBatch, SignedBatch, batch_hash, genesis_hash,
 };

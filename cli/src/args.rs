@@ -1,0 +1,363 @@
+//! The command line: what can be typed.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::{path::PathBuf, time::Duration};
+
+/// Knows where every file of a household or team is, and brings it where it is wanted.
+#[derive(Debug, Parser)]
+#[command(name = "larder", version, disable_help_subcommand = true, max_term_width = 100)]
+pub(crate) struct Cli {
+    /// Keep config, keys, catalog, socket and logs under DIR instead of the XDG folders.
+    #[arg(long, global = true, value_name = "DIR", env = "LARDER_HOME")]
+    pub(crate) home: Option<PathBuf>,
+    /// Print stable JSON objects, one per line.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Print results and errors only.
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+    /// Say more; twice for everything.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+    /// How progress is shown on stderr.
+    #[arg(long, global = true, value_enum, default_value_t = ProgressStyle::Auto, value_name = "STYLE")]
+    pub(crate) progress: ProgressStyle,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// How progress is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProgressStyle {
+    /// One line that is rewritten, on a terminal only.
+    Auto,
+    /// A line now and then.
+    Plain,
+    /// A JSON object a line.
+    Json,
+    /// Nothing.
+    None,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make this machine the first device of a new group.
+    Init(InitArgs),
+    /// Start the node in the background, and return when it answers.
+    Up(UpArgs),
+    /// Stop the node.
+    Down,
+    /// Show devices, locations and what is going on.
+    Status,
+    /// Print a one-time code with which another machine joins.
+    Invite(InviteArgs),
+    /// Join a group with an invite code, and start the node.
+    Join(JoinArgs),
+    /// The group's devices.
+    #[command(subcommand)]
+    Device(DeviceCommand),
+    /// Places that store files.
+    #[command(subcommand)]
+    Location(LocationCommand),
+    /// Read a location and note what is in it.
+    Index(IndexArgs),
+    /// Find files by words and parts of words of their names.
+    Find(FindArgs),
+    /// Show every known copy of a file.
+    Where(ReferenceArgs),
+    /// Bring files here.
+    Get(GetArgs),
+    /// Make sure that files are stored at a location.
+    Ensure(EnsureArgs),
+    /// Write a file's bytes to stdout.
+    Cat(CatArgs),
+    /// Show what this device did.
+    Log(LogArgs),
+    /// The catalog as a whole.
+    #[command(subcommand)]
+    Catalog(CatalogCommand),
+    /// Run three nodes on this machine and show what Larder does.
+    Demo(DemoArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InitArgs {
+    /// Name of this device [default: the host's name].
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) name: Option<String>,
+    /// Name of the group.
+    #[arg(long, default_value = "home")]
+    pub(crate) group: String,
+    /// Write the recovery words to FILE instead of showing them.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) recovery_out: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UpArgs {
+    /// Stay in the foreground and log to stderr.
+    #[arg(long)]
+    pub(crate) foreground: bool,
+    /// Listen here instead of where the settings say; may be repeated.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) listen: Vec<std::net::SocketAddr>,
+    /// Set by `up` for the process that it leaves behind.
+    #[arg(long, hide = true)]
+    pub(crate) detached: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct InviteArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<InviteCommand>,
+    /// How long the code is good for, at most 24h.
+    #[arg(long, default_value = "15m", value_parser = parse_ttl)]
+    pub(crate) ttl: Duration,
+    /// What the new device may do.
+    #[arg(long, value_enum, default_value_t = RoleArg::Writer)]
+    pub(crate) role: RoleArg,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum InviteCommand {
+    /// Show the invites of this device.
+    List,
+    /// Take an invite back.
+    Revoke {
+        /// Its id, as `invite list` shows it.
+        id: String,
+    },
+}
+
+/// Roles that an invite can give.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RoleArg {
+    /// Everything, and admit others.
+    Admin,
+    /// Read and write.
+    Writer,
+    /// Read only.
+    Reader,
+}
+
+fn parse_ttl(text: &str) -> Result<Duration, String> {
+    let ttl = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if ttl.as_secs() < 1 || ttl > Duration::from_secs(24 * 60 * 60) {
+        return Err("must lie between 1s and 24h".to_owned());
+    }
+    Ok(ttl)
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct JoinArgs {
+    /// The invite code; '-' or nothing reads it from stdin.
+    #[arg(value_name = "CODE")]
+    pub(crate) code: Option<String>,
+    /// Name of this device [default: the host's name].
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) name: Option<String>,
+    /// Listen here instead of where the settings say; may be repeated.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) listen: Vec<std::net::SocketAddr>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DeviceCommand {
+    /// List the group's devices.
+    List,
+    /// Show one device.
+    Show {
+        /// Its name or id.
+        device: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LocationCommand {
+    /// Add a folder of this machine.
+    Add(LocationAddArgs),
+    /// List every location of the group.
+    List,
+    /// Show one location.
+    Show {
+        /// Its name or id.
+        location: String,
+    },
+    /// Forget a location; its files stay as they are.
+    Remove {
+        /// Its name or id.
+        location: String,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LocationAddArgs {
+    /// How to call it.
+    pub(crate) name: String,
+    /// The folder.
+    #[arg(value_name = "FOLDER")]
+    pub(crate) path: PathBuf,
+    /// How files are kept there: `raw` in place, or `sealed` as encrypted chunks.
+    #[arg(long)]
+    pub(crate) profile: Option<String>,
+    /// What it is for; may be repeated.
+    #[arg(long = "purpose", value_enum)]
+    pub(crate) purposes: Vec<PurposeArg>,
+    /// Never write there.
+    #[arg(long)]
+    pub(crate) read_only: bool,
+    /// Index it at once.
+    #[arg(long)]
+    pub(crate) scan: bool,
+}
+
+/// What a location is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PurposeArg {
+    /// New files arrive here.
+    Inbox,
+    /// Files have their place here.
+    Organized,
+    /// Rarely read, kept for long.
+    Archive,
+    /// A further copy.
+    Backup,
+    /// Room when other places are full.
+    Overflow,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct IndexArgs {
+    /// Name of the location [default: all of this device].
+    pub(crate) location: Option<String>,
+    /// Look only whether files are there, with their size and time.
+    #[arg(long, conflicts_with_all = ["smart", "full"])]
+    pub(crate) quick: bool,
+    /// Hash what is new or changed by size, time or inode; this is the default.
+    #[arg(long, conflicts_with = "full")]
+    pub(crate) smart: bool,
+    /// Hash everything.
+    #[arg(long)]
+    pub(crate) full: bool,
+    /// Believe that more than a tenth of the files is gone.
+    #[arg(long)]
+    pub(crate) accept_loss: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FindArgs {
+    /// Words and parts of words; all must occur in the path.
+    #[arg(required = true)]
+    pub(crate) query: Vec<String>,
+    /// Only in this location.
+    #[arg(long)]
+    pub(crate) location: Option<String>,
+    /// Only this media type, such as `image` or `image/jpeg`.
+    #[arg(long = "type", value_name = "TYPE")]
+    pub(crate) media_type: Option<String>,
+    /// Only with a copy that can be reached now.
+    #[arg(long)]
+    pub(crate) reachable: bool,
+    /// Show at most so many.
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReferenceArgs {
+    /// A content id or a prefix of it, LOCATION:path, or a path on this machine.
+    #[arg(value_name = "REF")]
+    pub(crate) reference: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GetArgs {
+    /// Content ids, LOCATION:path, LOCATION:folder/ or LOCATION: for everything.
+    #[arg(value_name = "REF", required = true)]
+    pub(crate) references: Vec<String>,
+    /// File to write, or the folder for several [default: the current folder].
+    #[arg(short, long, value_name = "PATH")]
+    pub(crate) output: Option<PathBuf>,
+    /// Replace a different file.
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EnsureArgs {
+    /// Content ids, LOCATION:path, LOCATION:folder/ or LOCATION: for everything.
+    #[arg(value_name = "REF", required = true)]
+    pub(crate) references: Vec<String>,
+    /// The location.
+    #[arg(long, value_name = "LOCATION")]
+    pub(crate) at: String,
+    /// Path there, for a single file [default: the path that it came from].
+    #[arg(long = "as", value_name = "PATH")]
+    pub(crate) path: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CatArgs {
+    /// A content id, LOCATION:path, or a path on this machine.
+    #[arg(value_name = "REF")]
+    pub(crate) reference: String,
+    /// Only these bytes, counted from 0; both ends are included.
+    #[arg(long, value_name = "A-B", value_parser = parse_range)]
+    pub(crate) range: Option<(u64, Option<u64>)>,
+}
+
+fn parse_range(text: &str) -> Result<(u64, Option<u64>), String> {
+    let wrong = || "expected A-B or A-".to_owned();
+    let (first, last) = text.split_once('-').ok_or_else(wrong)?;
+    let first: u64 = first.parse().map_err(|_| wrong())?;
+    let last = if last.is_empty() { None } else { Some(last.parse().map_err(|_| wrong())?) };
+    match last {
+        Some(last) if last < first => Err("ends before it begins".to_owned()),
+        last => Ok((first, last)),
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LogArgs {
+    /// Only what concerns this reference.
+    #[arg(value_name = "REF")]
+    pub(crate) reference: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CatalogCommand {
+    /// Print the digest that is equal on every device that has caught up.
+    Digest,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Use the files of this folder; they are copied, not touched.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Leave the nodes running, and print what to try.
+    #[arg(long)]
+    pub(crate) keep: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn ranges_include_both_ends() {
+        assert_eq!(parse_range("100-199"), Ok((100, Some(199))));
+        assert_eq!(parse_range("7-"), Ok((7, None)));
+        assert!(parse_range("9-3").is_err() && parse_range("-5").is_err() && parse_range("5").is_err());
+    }
+}

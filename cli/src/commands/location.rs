@@ -1,0 +1,115 @@
+//! `larder location`.
+
+use super::{Context, Outcome, index, io};
+use crate::{
+    args::{LocationAddArgs, LocationCommand, PurposeArg},
+    error, render,
+};
+use hyper::Method;
+use larder_protocol::{
+    control::{AddLocation, ControlError, ErrorKind, IndexRequest, LocationView, NamedRequest, ScanMode},
+    record::Purpose,
+};
+use std::io::{BufRead, IsTerminal};
+
+pub(crate) async fn run(context: &Context, command: LocationCommand) -> Outcome {
+    match command {
+        LocationCommand::Add(args) => add(context, args).await,
+        LocationCommand::List => {
+            let locations: Vec<LocationView> =
+                context.target().connect().await?.call(Method::GET, "/v1/locations", &()).await?;
+            if context.json {
+                locations.iter().for_each(render::json);
+            } else {
+                let row = |l: &LocationView| {
+                    vec![
+                        l.name.clone(),
+                        l.steward.clone(),
+                        l.state.clone(),
+                        l.profile.clone(),
+                        l.files.to_string(),
+                        render::size(l.bytes),
+                        l.path.clone().unwrap_or_default(),
+                    ]
+                };
+                let header = ["NAME", "DEVICE", "STATE", "PROFILE", "FILES", "SIZE", "PATH"];
+                render::table(&header, &locations.iter().map(row).collect::<Vec<_>>());
+            }
+            Ok(error::OK)
+        }
+        LocationCommand::Show { location } => {
+            let request = NamedRequest { name: location };
+            let view: LocationView =
+                context.target().connect().await?.call(Method::POST, "/v1/locations/show", &request).await?;
+            context.show(&view, |view| {
+                let rows = [
+                    ("name", view.name.clone()),
+                    ("id", view.id.clone()),
+                    ("state", view.state.clone()),
+                    ("device", view.steward.clone()),
+                    ("path", view.path.clone().unwrap_or_default()),
+                    ("profile", view.profile.clone()),
+                    ("encrypted", view.encrypted.to_string()),
+                    ("chunked", view.chunked.to_string()),
+                    ("read-only", view.read_only.to_string()),
+                    ("files", view.files.to_string()),
+                    ("size", render::size(view.bytes)),
+                ];
+                for (name, value) in rows {
+                    render::line(&format!("{name:<10} {}", render::escape(&value)));
+                }
+            });
+            Ok(error::OK)
+        }
+        LocationCommand::Remove { location, yes } => remove(context, location, yes).await,
+    }
+}
+
+async fn add(context: &Context, args: LocationAddArgs) -> Outcome {
+    let shown = args.path.display().to_string();
+    let text = args.path.to_str().ok_or_else(|| ControlError::new(ErrorKind::BadRequest, shown.clone()))?;
+    let path = text.strip_prefix("file://").unwrap_or(text);
+    let path = std::fs::canonicalize(path).map_err(|error| io(shown.clone(), error))?;
+    let purpose = |purpose| match purpose {
+        PurposeArg::Inbox => Purpose::Inbox,
+        PurposeArg::Organized => Purpose::Organized,
+        PurposeArg::Archive => Purpose::Archive,
+        PurposeArg::Backup => Purpose::Backup,
+        PurposeArg::Overflow => Purpose::Overflow,
+    };
+    let request = AddLocation {
+        name: args.name,
+        path: path.to_str().ok_or_else(|| ControlError::new(ErrorKind::BadRequest, shown))?.to_owned(),
+        profile: args.profile,
+        purposes: args.purposes.into_iter().map(purpose).collect(),
+        read_only: args.read_only,
+    };
+    let view: LocationView = context.target().connect().await?.call(Method::POST, "/v1/locations", &request).await?;
+    context.show(&view, |view| {
+        render::line(&format!("{} is a location of this device ({}).", render::escape(&view.name), view.profile));
+    });
+    if !args.scan {
+        return Ok(error::OK);
+    }
+    let request = IndexRequest { location: Some(view.id), mode: ScanMode::Smart, accept_loss: false };
+    index::scan(context, &request).await
+}
+
+async fn remove(context: &Context, location: String, yes: bool) -> Outcome {
+    if !yes {
+        if !std::io::stdin().is_terminal() {
+            return Err(ControlError::new(ErrorKind::BadRequest, "location remove").detail("--yes is needed here"));
+        }
+        eprint!("Forget '{}'? Its files stay as they are. [y/N] ", render::escape(&location));
+        let mut answer = String::new();
+        std::io::stdin().lock().read_line(&mut answer).map_err(|error| io("stdin", error))?;
+        if !matches!(answer.trim(), "y" | "yes") {
+            return Ok(error::OK);
+        }
+    }
+    let request = NamedRequest { name: location };
+    let view: LocationView =
+        context.target().connect().await?.call(Method::POST, "/v1/locations/remove", &request).await?;
+    context.show(&view, |view| render::line(&format!("{} is forgotten.", render::escape(&view.name))));
+    Ok(error::OK)
+}

@@ -1,0 +1,20 @@
+//! `larder log`.
+
+use super::{Context, Outcome, absolute_reference};
+use crate::{args::LogArgs, error, render};
+use hyper::Method;
+use larder_protocol::control::{AuditLine, LogQuery};
+
+pub(crate) async fn run(context: &Context, args: LogArgs) -> Outcome {
+    let reference = args.reference.as_deref().map(absolute_reference).transpose()?;
+    let lines: Vec<AuditLine> =
+        context.target().connect().await?.call(Method::POST, "/v1/log", &LogQuery { reference }).await?;
+    for line in &lines {
+        context.show(line, |line| {
+            let facts: Vec<_> = line.facts.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            let text = format!("{}  {:<9} {:<7} {}  {}", line.time, line.action, line.result, line.subject, facts.join(" "));
+            render::line(&render::escape(text.trim_end()));
+        });
+    }
+    Ok(error::OK)
+}

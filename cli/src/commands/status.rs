@@ -1,0 +1,36 @@
+//! `larder status`.
+
+use super::{Context, Outcome};
+use crate::{error, render};
+use hyper::Method;
+use larder_protocol::control::StatusView;
+
+pub(crate) async fn run(context: &Context) -> Outcome {
+    let view: StatusView = context.target().connect().await?.call(Method::GET, "/v1/status", &()).await?;
+    context.show(&view, |view| {
+        render::line(&format!("{} in group '{}'", render::escape(&view.device), render::escape(&view.group)));
+        render::line(&format!("{} contents known", view.contents));
+        if view.pending_transfers > 0 {
+            render::line(&format!("{} transfers under way or queued", view.pending_transfers));
+        }
+        if view.held_back > 0 {
+            render::line(&format!("{} statements held back: a device's clock is ahead", view.held_back));
+        }
+        if !view.peers.is_empty() {
+            render::line("");
+            let row = |peer: &larder_protocol::control::PeerView| {
+                let state = if peer.online { "online" } else { "off" };
+                vec![peer.name.clone(), state.to_owned(), peer.addr.clone().unwrap_or_default()]
+            };
+            render::table(&["DEVICE", "STATE", "ADDRESS"], &view.peers.iter().map(row).collect::<Vec<_>>());
+        }
+        if !view.locations.is_empty() {
+            render::line("");
+            let row = |l: &larder_protocol::control::LocationSummary| {
+                vec![l.name.clone(), l.state.clone(), l.files.to_string(), render::size(l.bytes)]
+            };
+            render::table(&["LOCATION", "STATE", "FILES", "SIZE"], &view.locations.iter().map(row).collect::<Vec<_>>());
+        }
+    });
+    Ok(error::OK)
+}

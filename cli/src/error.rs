@@ -1,0 +1,143 @@
+//! The only place that words errors for people and chooses exit codes.
+
+use larder_protocol::control::{ControlError, ErrorKind};
+use serde_json::json;
+
+/// Exit code for "done".
+pub(crate) const OK: u8 = 0;
+/// Exit code for a command line that makes no sense.
+pub(crate) const USAGE: u8 = 2;
+/// Exit code after Ctrl-C.
+pub(crate) const INTERRUPTED: u8 = 130;
+
+/// How an error ends the command.
+pub(crate) fn exit_code(kind: ErrorKind) -> u8 {
+    use ErrorKind as K;
+    match kind {
+        K::BadRequest => USAGE,
+        K::Partial | K::Queued | K::LocationOffline | K::LocationSuspicious => 3,
+        K::UnknownReference => 4,
+        K::InviteMalformed
+        | K::InviteWrong
+        | K::InviteUsed
+        | K::InviteExpired
+        | K::InviteRevoked
+        | K::InviteBurnt
+        | K::NotAllowed
+        | K::LocationReadOnly => 5,
+        K::Occupied | K::LocationLocked | K::NameTaken | K::LocationExists | K::AlreadyInitialised | K::NodeRunning => 6,
+        K::NotInitialised => 10,
+        K::NodeNotRunning => 11,
+        K::Interrupted => INTERRUPTED,
+        K::AmbiguousReference
+        | K::InviteUnreachable
+        | K::NameForbidden
+        | K::NoSource
+        | K::Damaged
+        | K::Changed
+        | K::DiskFull
+        | K::Io
+        | K::Internal => 1,
+    }
+}
+
+/// What happened, to what.
+fn message(error: &ControlError) -> String {
+    use ErrorKind as K;
+    let subject = &error.subject;
+    match error.kind {
+        K::NotInitialised => format!("{subject} holds no Larder device yet"),
+        K::AlreadyInitialised => format!("{subject} already belongs to a group"),
+        K::NodeNotRunning => format!("no node answers at {subject}"),
+        K::NodeRunning => format!("a node already runs in {subject}"),
+        K::BadRequest => format!("cannot do that with '{subject}'"),
+        K::UnknownReference => format!("nothing is known as '{subject}'"),
+        K::AmbiguousReference => format!("'{subject}' fits several things"),
+        K::InviteMalformed => "this is not a whole invite code".to_owned(),
+        K::InviteWrong => "the invite code is wrong".to_owned(),
+        K::InviteUsed => "the invite code was already used by another device".to_owned(),
+        K::InviteExpired => "the invite code has expired".to_owned(),
+        K::InviteRevoked => "the invite code was taken back".to_owned(),
+        K::InviteBurnt => "the invite code was tried wrongly too often and is burnt".to_owned(),
+        K::InviteUnreachable => "the inviting device does not answer".to_owned(),
+        K::NotAllowed => format!("this device may not do that: {subject}"),
+        K::NameTaken => format!("the name '{subject}' is taken"),
+        K::LocationExists => format!("{subject} already belongs to a location"),
+        K::LocationOffline => format!("'{subject}' is not proven to be there; nothing was marked missing"),
+        K::LocationSuspicious => format!("too much vanished from '{subject}' at once; nothing was marked missing"),
+        K::LocationLocked => format!("another process is working on '{subject}'"),
+        K::LocationReadOnly => format!("'{subject}' is read-only for Larder"),
+        K::Occupied => format!("a different file stands at {subject}; it was left alone"),
+        K::NameForbidden => format!("{subject} cannot be written under that name here"),
+        K::NoSource => format!("no copy of {subject} can be reached now"),
+        K::Damaged => format!("{subject} does not match its hash; nothing of it was kept"),
+        K::Changed => format!("{subject} changed since it was indexed"),
+        K::DiskFull => format!("the disk is full: {subject}"),
+        K::Io => format!("cannot read or write {subject}"),
+        K::Queued => format!("{subject} waits for its device to return"),
+        K::Partial => format!("only part was done: {subject}"),
+        K::Interrupted => "interrupted; what was done is kept".to_owned(),
+        K::Internal => format!("something failed inside: {subject}"),
+    }
+}
+
+/// What to do next.
+fn hint(error: &ControlError) -> &'static str {
+    use ErrorKind as K;
+    match error.kind {
+        K::NotInitialised => "run 'larder init' for a new group, or 'larder join CODE' with a code from another device",
+        K::AlreadyInitialised => "use another --home for another group",
+        K::NodeNotRunning => "start it with 'larder up'",
+        K::NodeRunning => "stop it first with 'larder down'",
+        K::BadRequest => "see 'larder COMMAND --help'",
+        K::UnknownReference => "search with 'larder find', or list with 'larder location list'",
+        K::AmbiguousReference => "give more letters, or use LOCATION:path",
+        K::InviteMalformed => "copy the code whole, from 'larder1' to its end",
+        K::InviteWrong | K::InviteUsed | K::InviteExpired | K::InviteRevoked | K::InviteBurnt => {
+            "get a new one with 'larder invite' on a device of the group"
+        }
+        K::InviteUnreachable => "check that its node runs and that this machine can reach it, then try again",
+        K::NotAllowed => "ask an admin of the group",
+        K::NameTaken => "choose another name",
+        K::LocationExists => "see 'larder location list'",
+        K::LocationOffline => "plug it in or mount it, then run 'larder index' again",
+        K::LocationSuspicious => "if the files are really gone, run 'larder index --accept-loss'",
+        K::LocationLocked => "wait until it is done, then try again",
+        K::LocationReadOnly => "choose another location",
+        K::Occupied => "choose another path, or replace it with --force where the command has it",
+        K::NameForbidden => "choose another name with -o or --as",
+        K::NoSource => "'larder where' says what would make a copy reachable",
+        K::Damaged => "other copies are tried first; 'larder where' shows them",
+        K::Changed => "run 'larder index' where it is",
+        K::DiskFull => "make room, then run the same command again: it goes on where it stopped",
+        K::Io => "check that it is there and that you may read or write it",
+        K::Queued => "nothing more to do: it happens when the device is back",
+        K::Partial => "the lines above say what was not; run the same command again after mending it",
+        K::Interrupted => "run the same command again to go on",
+        K::Internal => "the node's log file says more",
+    }
+}
+
+/// Prints an error to stderr, as JSON where that was asked for.
+pub(crate) fn print(error: &ControlError, as_json: bool) {
+    if as_json {
+        let body = json!({
+            "error": {
+                "kind": error.kind,
+                "subject": error.subject,
+                "message": full_message(error),
+                "hint": hint(error),
+                "retry": error.retry,
+            }
+        });
+        eprintln!("{body}");
+    } else {
+        eprintln!("larder: {}", crate::render::escape(&full_message(error)));
+        eprintln!("  {}", hint(error));
+    }
+}
+
+fn full_message(error: &ControlError) -> String {
+    let message = message(error);
+    if error.detail.is_empty() { message } else { format!("{message} ({})", error.detail) }
+}

@@ -1,0 +1,178 @@
+//! Settings: built-in values under those of `config.toml`, whose comments are kept.
+
+use serde::Deserialize;
+use std::{fs, io, net::SocketAddr, path::Path, time::Duration};
+
+/// What a new home gets, comments and all.
+const TEMPLATE: &str = r#"# Settings of this Larder node. Lines that begin with '#' show the built-in values.
+
+[network]
+# Addresses for control and data, each on TCP and on UDP. Port 0 takes a free one and keeps to it over restarts.
+# listen = ["0.0.0.0:0", "[::]:0"]
+
+# Find the group's other devices on the local network.
+# mdns = true
+
+# Push news to connected devices at once. Without it they learn at the next round of anti-entropy.
+# gossip = true
+
+[sync]
+# Seconds between rounds of anti-entropy with two random devices; 0 switches them off.
+# tick_seconds = 60
+
+[catalog]
+# Memory for the catalog's page cache in MiB.
+# cache_mib = 48
+"#;
+
+/// Why settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read or written.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// The file says something that makes no sense.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+/// The settings of a node.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Sockets and discovery.
+    pub network: NetworkSettings,
+    /// Anti-entropy.
+    pub sync: SyncSettings,
+    /// The catalog.
+    pub catalog: CatalogSettings,
+}
+
+/// Sockets and discovery.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NetworkSettings {
+    /// Where to listen, each on TCP and on UDP.
+    pub listen: Vec<SocketAddr>,
+    /// Find members on the local network.
+    pub mdns: bool,
+    /// Push news at once.
+    pub gossip: bool,
+}
+
+/// Anti-entropy.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SyncSettings {
+    /// Seconds between rounds; 0 switches them off.
+    pub tick_seconds: f64,
+}
+
+/// The catalog.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CatalogSettings {
+    /// Page cache in MiB.
+    pub cache_mib: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            network: NetworkSettings::default(),
+            sync: SyncSettings::default(),
+            catalog: CatalogSettings::default(),
+        }
+    }
+}
+
+impl Default for NetworkSettings {
+    fn default() -> Self {
+        let any = [SocketAddr::from(([0, 0, 0, 0], 0)), SocketAddr::from(([0u16; 8], 0))];
+        Self { listen: any.to_vec(), mdns: true, gossip: true }
+    }
+}
+
+impl Default for SyncSettings {
+    fn default() -> Self {
+        Self { tick_seconds: 60.0 }
+    }
+}
+
+impl Default for CatalogSettings {
+    fn default() -> Self {
+        Self { cache_mib: 48 }
+    }
+}
+
+impl Settings {
+    /// Reads a settings file; one that is not there means the built-in values.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when it cannot be read or makes no sense.
+    pub fn load(file: &Path) -> Result<Self, ConfigError> {
+        let text = match fs::read_to_string(file) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) => return Err(error.into()),
+        };
+        let settings: Self =
+            toml_edit::de::from_str(&text).map_err(|error| ConfigError::Invalid(error.to_string()))?;
+        if !(0.0..=86_400.0).contains(&settings.sync.tick_seconds) {
+            return Err(ConfigError::Invalid("sync.tick_seconds must lie between 0 and 86400".to_owned()));
+        }
+        if !(1..=65_536).contains(&settings.catalog.cache_mib) {
+            return Err(ConfigError::Invalid("catalog.cache_mib must lie between 1 and 65536".to_owned()));
+        }
+        Ok(settings)
+    }
+
+    /// Writes the commented template where no settings file is.
+    ///
+    /// # Errors
+    /// [`ConfigError::Io`] when it cannot be written.
+    pub fn write_template(file: &Path) -> Result<(), ConfigError> {
+        match fs::OpenOptions::new().write(true).create_new(true).open(file) {
+            Ok(mut out) => Ok(io::Write::write_all(&mut out, TEMPLATE.as_bytes())?),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl SyncSettings {
+    /// Time between rounds; `None` when switched off.
+    pub fn tick(&self) -> Option<Duration> {
+        (self.tick_seconds > 0.0).then(|| Duration::from_secs_f64(self.tick_seconds))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_template_shows_the_built_in_values() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("config.toml");
+        let uncommented: String = TEMPLATE
+            .lines()
+            .map(|line| line.strip_prefix("# ").filter(|line| line.contains(" = ")).unwrap_or(line).to_owned() + "\n")
+            .collect();
+        fs::write(&file, uncommented).unwrap();
+        assert_eq!(format!("{:?}", Settings::load(&file).unwrap()), format!("{:?}", Settings::default()));
+    }
+
+    #[test]
+    fn keeps_what_is_there_and_names_what_makes_no_sense() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("config.toml");
+        fs::write(&file, "[network]\nlisten = [\"127.0.0.1:0\"] # mine\nmdns = false\n").unwrap();
+        Settings::write_template(&file).unwrap();
+        let settings = Settings::load(&file).unwrap();
+        assert_eq!(settings.network.listen, ["127.0.0.1:0".parse().unwrap()]);
+        assert!(!settings.network.mdns && settings.network.gossip);
+        fs::write(&file, "[network]\nmdsn = false\n").unwrap();
+        assert!(matches!(Settings::load(&file), Err(ConfigError::Invalid(text)) if text.contains("mdsn")));
+    }
+}

@@ -1,0 +1,174 @@
+//! The routes of the control socket.
+
+use super::stream::respond;
+use crate::{node::Node, operations};
+use axum::{
+    Json, Router,
+    body::{Body, Bytes},
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use larder_protocol::control::{
+    AddLocation, CatQuery, ControlError, DigestView, EnsureRequest, ErrorKind, FindQuery, GetRequest, IndexRequest,
+    InviteRequest, LogQuery, NamedRequest, OpenInvite, WhereQuery,
+};
+use serde::{Serialize, de::DeserializeOwned};
+use std::sync::Arc;
+
+type Shared = State<Arc<Node>>;
+
+/// An error on its way out.
+struct Refusal(ControlError);
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let status = match self.0.kind {
+            ErrorKind::BadRequest => StatusCode::BAD_REQUEST,
+            ErrorKind::UnknownReference => StatusCode::NOT_FOUND,
+            ErrorKind::NotAllowed => StatusCode::FORBIDDEN,
+            ErrorKind::Internal | ErrorKind::Io => StatusCode::INTERNAL_SERVER_ERROR,
+            _ => StatusCode::CONFLICT,
+        };
+        (status, Json(self.0)).into_response()
+    }
+}
+
+impl From<ControlError> for Refusal {
+    fn from(error: ControlError) -> Self {
+        Self(error)
+    }
+}
+
+type Answer<T> = Result<Json<T>, Refusal>;
+
+fn body<T: DeserializeOwned>(bytes: &Bytes) -> Result<T, Refusal> {
+    serde_json::from_slice(bytes)
+        .map_err(|error| ControlError::new(ErrorKind::BadRequest, "request").detail(error.to_string()).into())
+}
+
+fn answer<T: Serialize>(result: Result<T, ControlError>) -> Answer<T> {
+    Ok(Json(result?))
+}
+
+pub(super) fn router(node: Arc<Node>) -> Router {
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/shutdown", post(shutdown))
+        .route("/v1/devices", get(devices))
+        .route("/v1/devices/show", post(device))
+        .route("/v1/invites", get(invites).post(open_invite))
+        .route("/v1/invites/revoke", post(revoke_invite))
+        .route("/v1/locations", get(locations).post(add_location))
+        .route("/v1/locations/show", post(location))
+        .route("/v1/locations/remove", post(remove_location))
+        .route("/v1/index", post(index))
+        .route("/v1/find", post(find))
+        .route("/v1/where", post(where_is))
+        .route("/v1/get", post(get_contents))
+        .route("/v1/ensure", post(ensure))
+        .route("/v1/cat", post(cat))
+        .route("/v1/log", post(log))
+        .route("/v1/catalog/digest", get(digest))
+        .route("/v1/events", get(events))
+        .with_state(node)
+}
+
+async fn status(State(node): Shared) -> impl IntoResponse {
+    answer(operations::status::status(&node).await)
+}
+
+async fn shutdown(State(node): Shared) -> Json<()> {
+    node.stop();
+    Json(())
+}
+
+async fn devices(State(node): Shared) -> impl IntoResponse {
+    answer(operations::devices::list(&node).await)
+}
+
+async fn device(State(node): Shared, bytes: Bytes) -> Answer<impl Serialize> {
+    let request: NamedRequest = body(&bytes)?;
+    answer(operations::devices::show(&node, &request.name).await)
+}
+
+async fn invites(State(node): Shared) -> impl IntoResponse {
+    answer(operations::invites::list(&node).await)
+}
+
+async fn open_invite(State(node): Shared, bytes: Bytes) -> Answer<impl Serialize> {
+    let request: OpenInvite = body(&bytes)?;
+    answer(operations::invites::open(&node, &request).await)
+}
+
+async fn revoke_invite(State(node): Shared, bytes: Bytes) -> Answer<impl Serialize> {
+    let request: InviteRequest = body(&bytes)?;
+    answer(operations::invites::revoke(&node, &request.id).await)
+}
+
+async fn locations(State(node): Shared) -> impl IntoResponse {
+    answer(operations::locations::list(&node).await)
+}
+
+async fn add_location(State(node): Shared, bytes: Bytes) -> Answer<impl Serialize> {
+    let request: AddLocation = body(&bytes)?;
+    answer(operations::locations::add(&node, request).await)
+}
+
+async fn location(State(node): Shared, bytes: Bytes) -> Answer<impl Serialize> {
+    let request: NamedRequest = body(&bytes)?;
+    answer(operations::locations::show(&node, &request.name).await)
+}
+
+async fn remove_location(State(node): Shared, bytes: Bytes) -> Answer<impl Serialize> {
+    let request: NamedRequest = body(&bytes)?;
+    answer(operations::locations::remove(&node, &request.name).await)
+}
+
+async fn index(State(node): Shared, bytes: Bytes) -> Result<Response, Refusal> {
+    let request: IndexRequest = body(&bytes)?;
+    Ok(respond(|reporter| operations::index::index(node, request, reporter)))
+}
+
+async fn find(State(node): Shared, bytes: Bytes) -> Answer<impl Serialize> {
+    let request: FindQuery = body(&bytes)?;
+    answer(operations::find::find(&node, request).await)
+}
+
+async fn where_is(State(node): Shared, bytes: Bytes) -> Answer<impl Serialize> {
+    let request: WhereQuery = body(&bytes)?;
+    answer(operations::find::where_is(&node, &request.reference).await)
+}
+
+async fn get_contents(State(node): Shared, bytes: Bytes) -> Result<Response, Refusal> {
+    let request: GetRequest = body(&bytes)?;
+    Ok(respond(|reporter| operations::get::get(node, request, reporter)))
+}
+
+async fn ensure(State(node): Shared, bytes: Bytes) -> Result<Response, Refusal> {
+    let request: EnsureRequest = body(&bytes)?;
+    Ok(respond(|reporter| operations::ensure::ensure(node, request, reporter)))
+}
+
+async fn cat(State(node): Shared, bytes: Bytes) -> Result<Response, Refusal> {
+    let request: CatQuery = body(&bytes)?;
+    let (length, pieces) = operations::cat::cat(node, request).await?;
+    let headers = [(header::CONTENT_TYPE, "application/octet-stream".to_owned())];
+    let mut response = (headers, Body::from_stream(pieces)).into_response();
+    response.headers_mut().insert("x-larder-length", length.into());
+    Ok(response)
+}
+
+async fn log(State(node): Shared, bytes: Bytes) -> Answer<impl Serialize> {
+    let request: LogQuery = body(&bytes)?;
+    answer(operations::log::log(&node, request).await)
+}
+
+async fn digest(State(node): Shared) -> impl IntoResponse {
+    answer(operations::status::digest(&node).await.map(|digest| DigestView { digest }))
+}
+
+async fn events(State(node): Shared) -> Response {
+    respond(|reporter| operations::events::events(node, reporter))
+}

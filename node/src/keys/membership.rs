@@ -1,0 +1,81 @@
+//! The membership log on disk, apart from the catalog: without it the catalog's own files cannot be opened.
+
+use super::{DeviceKeys, KeyFileError, files};
+use larder_protocol::{
+    bounded::List,
+    codec::{self, Wire},
+    id::GroupId,
+    membership::{MembershipLog, SignedOp},
+    seal::{EpochSecret, KeyRing},
+};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+const MAGIC: [u8; 8] = *b"LRDMEM\0\x01";
+
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    group: GroupId,
+    ops: List<SignedOp, 65_536>,
+}
+
+impl Wire for Stored {
+    const MAX_BYTES: usize = 256 << 20;
+}
+
+/// The file that holds the membership log.
+#[derive(Debug, Clone)]
+pub struct MembershipStore {
+    path: PathBuf,
+}
+
+impl MembershipStore {
+    /// The file in a folder of keys.
+    pub fn new(dir: &Path) -> Self {
+        Self { path: dir.join("membership.log") }
+    }
+
+    /// Reads the log and checks every signature; `None` when the device belongs to no group.
+    ///
+    /// # Errors
+    /// [`KeyFileError`] when the file is damaged or unreadable.
+    pub fn load(&self) -> Result<Option<MembershipLog>, KeyFileError> {
+        let Some(payload) = files::read(&self.path, MAGIC)? else { return Ok(None) };
+        let damaged = || KeyFileError::Damaged(self.path.clone());
+        let stored: Stored = codec::decode(&payload).map_err(|_| damaged())?;
+        let mut log = MembershipLog::empty(stored.group);
+        for op in stored.ops.into_vec() {
+            log.insert(op).map_err(|_| damaged())?;
+        }
+        Ok(Some(log))
+    }
+
+    /// Replaces the file, durably.
+    ///
+    /// # Errors
+    /// [`KeyFileError::Io`] when it cannot be written; the old one is then still there.
+    pub fn save(&self, log: &MembershipLog) -> Result<(), KeyFileError> {
+        let stored = Stored { group: log.group(), ops: List::truncated(log.ops().cloned()) };
+        let payload = codec::encode(&stored)
+            .map_err(|error| KeyFileError::Io { path: self.path.clone(), source: std::io::Error::other(error) })?;
+        files::write(&self.path, MAGIC, &payload)
+    }
+}
+
+/// Opens every epoch secret that the log wraps to this device; `None` when it is no member or holds no key.
+pub fn open_key_ring(log: &MembershipLog, keys: &DeviceKeys) -> Option<KeyRing> {
+    let roster = log.roster();
+    let member = roster.member(&keys.device())?;
+    let mut ring: Option<KeyRing> = None;
+    for epoch in roster.epochs() {
+        let Some(secret) = member.epochs.get(epoch).and_then(|wrapped| wrapped.open(keys.wrapping()).ok()) else {
+            continue;
+        };
+        let secret = EpochSecret::new(*secret);
+        match &mut ring {
+            Some(ring) => ring.rotate(*epoch, secret),
+            None => ring = Some(KeyRing::new(*epoch, secret)),
+        }
+    }
+    ring
+}

@@ -1,0 +1,265 @@
+//! Writing files under names that may come from others: inside their root, never over another file, durable.
+
+use super::OWN_FOLDER;
+use crate::tree_hash;
+use cap_fs_ext::DirExt;
+use cap_std::{ambient_authority, fs::Dir};
+use larder_protocol::{id::ContentId, path::RelPath, time::Timestamp};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
+use std::{
+    collections::BTreeMap,
+    ffi::{OsStr, OsString},
+    fs::{self, File},
+    io,
+    os::unix::ffi::{OsStrExt, OsStringExt},
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+/// How a file ends that is not whole yet.
+pub const PARTIAL_SUFFIX: &str = ".partial";
+const PARTIAL_PREFIX: &str = ".larder-";
+/// Longest name that file systems take.
+const NAME_BYTES_MAX: usize = 255;
+
+/// Why a file is not placed.
+#[derive(Debug, thiserror::Error)]
+pub enum PlaceError {
+    /// Another file stands there.
+    #[error("a different file stands there")]
+    Occupied,
+    /// The name, or a folder on its way, cannot be made here.
+    #[error("the name cannot be made here")]
+    Forbidden,
+    /// The disk failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// What became of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Placed {
+    /// It is there now.
+    New,
+    /// The same bytes stood there already.
+    AlreadyThere,
+}
+
+/// A complete, verified and durable partial file that shall get its name.
+#[derive(Debug)]
+pub struct Placing {
+    /// The partial file, in the root's file system.
+    pub partial: PathBuf,
+    /// Its name under the root.
+    pub path: RelPath,
+    /// What it holds.
+    pub content: ContentId,
+    /// Its length in bytes.
+    pub size: u64,
+    /// Modification time to give it.
+    pub modified: Option<Timestamp>,
+    /// Take the place of a different file.
+    pub replace: bool,
+}
+
+/// Whether a name is one of a file that is not whole yet.
+pub(super) fn is_partial(name: &OsStr) -> bool {
+    let name = name.as_bytes();
+    name.starts_with(PARTIAL_PREFIX.as_bytes()) && name.windows(8).any(|part| part == PARTIAL_SUFFIX.as_bytes())
+}
+
+/// Where a content arrives before it gets its name: the same for each try, so that a later one goes on.
+///
+/// In a location that is Larder's own folder; elsewhere a hidden file in the root.
+///
+/// # Errors
+/// When the folder cannot be made.
+pub fn partial_path(root: &Path, is_location: bool, content: &ContentId) -> io::Result<PathBuf> {
+    let name = format!("{PARTIAL_PREFIX}{content}{PARTIAL_SUFFIX}");
+    if is_location {
+        let folder = root.join(OWN_FOLDER).join("tmp");
+        fs::create_dir_all(&folder)?;
+        Ok(folder.join(name))
+    } else {
+        fs::create_dir_all(root)?;
+        Ok(root.join(name))
+    }
+}
+
+/// Removes partial files in a location's own folder that nobody has touched for a while.
+pub fn clean_partials(root: &Path, older_than: Duration) {
+    let Ok(entries) = fs::read_dir(root.join(OWN_FOLDER).join("tmp")) else { return };
+    for entry in entries.flatten() {
+        let old = entry
+            .metadata()
+            .and_then(|meta| meta.modified())
+            .is_ok_and(|modified| SystemTime::now().duration_since(modified).is_ok_and(|age| age > older_than));
+        if old && is_partial(&entry.file_name()) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// Gives files their names under a root, then makes each folder durable once; a result for each, in order.
+///
+/// # Errors
+/// When the root cannot be opened, or a folder cannot be made durable.
+pub fn place_all(root: &Path, items: &[Placing]) -> io::Result<Vec<Result<Placed, PlaceError>>> {
+    let root = Dir::open_ambient_dir(root, ambient_authority())?;
+    let mut folders: BTreeMap<Vec<OsString>, Dir> = BTreeMap::new();
+    let mut results = Vec::with_capacity(items.len());
+    for item in items {
+        results.push(place(&root, &mut folders, item));
+    }
+    for folder in folders.into_values() {
+        sync(&folder)?;
+    }
+    Ok(results)
+}
+
+fn place(root: &Dir, folders: &mut BTreeMap<Vec<OsString>, Dir>, item: &Placing) -> Result<Placed, PlaceError> {
+    let mut parts: Vec<OsString> =
+        item.path.to_bytes().split(|byte| *byte == b'/').map(|part| OsString::from_vec(part.to_vec())).collect();
+    if parts.iter().any(|part| part.len() > NAME_BYTES_MAX) || parts.first().is_some_and(|part| part == OWN_FOLDER) {
+        return Err(PlaceError::Forbidden);
+    }
+    let name = parts.pop().ok_or(PlaceError::Forbidden)?;
+    if is_partial(&name) {
+        return Err(PlaceError::Forbidden);
+    }
+    if !folders.contains_key(&parts) {
+        let folder = make_folders(root, &parts)?;
+        folders.insert(parts.clone(), folder);
+    }
+    let folder = folders.get(&parts).ok_or(PlaceError::Forbidden)?;
+    if let Some(modified) = item.modified {
+        let file = fs::OpenOptions::new().write(true).open(&item.partial)?;
+        let offset = Duration::from_nanos(modified.0.unsigned_abs());
+        let epoch = SystemTime::UNIX_EPOCH;
+        let time = if modified.0 >= 0 { epoch.checked_add(offset) } else { epoch.checked_sub(offset) };
+        if let Some(time) = time {
+            file.set_modified(time)?;
+        }
+    }
+    if item.replace {
+        rustix::fs::renameat(CWD, &item.partial, folder, &name).map_err(refusal)?;
+        return Ok(Placed::New);
+    }
+    match rename_without_replacing(&item.partial, folder, &name) {
+        Ok(()) => Ok(Placed::New),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            if same(folder, &name, item)? {
+                fs::remove_file(&item.partial)?;
+                Ok(Placed::AlreadyThere)
+            } else {
+                Err(PlaceError::Occupied)
+            }
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Makes a folder's names durable. A `Dir` is only a name for the folder; syncing needs it opened.
+fn sync(folder: &Dir) -> io::Result<()> {
+    let opened = rustix::fs::openat(folder, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    File::from(opened).sync_all()
+}
+
+/// Opens a folder below the root and makes what is missing; a link on the way is not followed.
+fn make_folders(root: &Dir, parts: &[OsString]) -> Result<Dir, PlaceError> {
+    let mut folder = root.try_clone()?;
+    for part in parts {
+        match folder.create_dir(part) {
+            Ok(()) => sync(&folder)?,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error.into()),
+        }
+        folder = folder.open_dir_nofollow(part).map_err(|error| match rustix::io::Errno::from_io_error(&error) {
+            Some(rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => PlaceError::Occupied,
+            _ => error.into(),
+        })?;
+    }
+    Ok(folder)
+}
+
+fn rename_without_replacing(partial: &Path, folder: &Dir, name: &OsStr) -> io::Result<()> {
+    match rustix::fs::renameat_with(CWD, partial, folder, name, RenameFlags::NOREPLACE) {
+        // File systems without that flag have links, which do not replace either.
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
+            rustix::fs::linkat(CWD, partial, folder, name, AtFlags::empty())?;
+            fs::remove_file(partial)
+        }
+        renamed => Ok(renamed?),
+    }
+}
+
+fn refusal(error: rustix::io::Errno) -> PlaceError {
+    match error {
+        rustix::io::Errno::ISDIR | rustix::io::Errno::NOTEMPTY => PlaceError::Occupied,
+        error => PlaceError::Io(error.into()),
+    }
+}
+
+/// Whether the file that stands there holds the same bytes.
+fn same(folder: &Dir, name: &OsStr, item: &Placing) -> io::Result<bool> {
+    let meta = folder.symlink_metadata(name)?;
+    if !meta.is_file() || meta.len() != item.size {
+        return Ok(false);
+    }
+    let file: File = folder.open(name)?.into_std();
+    Ok(tree_hash::hash_file(&file, item.size)?.as_bytes() == item.content.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn item(root: &Path, path: &str, bytes: &[u8], replace: bool) -> Placing {
+        let content = ContentId::new(*blake3::hash(bytes).as_bytes());
+        let partial = partial_path(root, true, &content).unwrap();
+        fs::write(&partial, bytes).unwrap();
+        let path = RelPath::new(path).unwrap();
+        let modified = Some(Timestamp::from_millis(1_000_000_000_500));
+        Placing { partial, path, content, size: bytes.len() as u64, modified, replace }
+    }
+
+    fn one(root: &Path, item: Placing) -> Result<Placed, PlaceError> {
+        place_all(root, &[item]).unwrap().pop().unwrap()
+    }
+
+    #[test]
+    fn places_keeps_times_and_never_replaces_unasked() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        assert_eq!(one(root, item(root, "a/b/c.txt", b"one", false)).unwrap(), Placed::New);
+        let meta = fs::metadata(root.join("a/b/c.txt")).unwrap();
+        assert_eq!(meta.modified().unwrap(), SystemTime::UNIX_EPOCH + Duration::from_millis(1_000_000_000_500));
+        assert_eq!(one(root, item(root, "a/b/c.txt", b"one", false)).unwrap(), Placed::AlreadyThere);
+        assert!(matches!(one(root, item(root, "a/b/c.txt", b"two", false)), Err(PlaceError::Occupied)));
+        assert_eq!(fs::read(root.join("a/b/c.txt")).unwrap(), b"one");
+        assert_eq!(one(root, item(root, "a/b/c.txt", b"two", true)).unwrap(), Placed::New);
+        assert_eq!(fs::read(root.join("a/b/c.txt")).unwrap(), b"two");
+        assert!(matches!(one(root, item(root, "a/b", b"x", true)), Err(PlaceError::Occupied)));
+    }
+
+    #[test]
+    fn links_do_not_lead_outside() {
+        let (dir, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let root = dir.path();
+        std::os::unix::fs::symlink(outside.path(), root.join("link")).unwrap();
+        assert!(one(root, item(root, "link/file", b"x", true)).is_err());
+        assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+        std::os::unix::fs::symlink(outside.path().join("t"), root.join("file")).unwrap();
+        assert!(matches!(one(root, item(root, "file", b"x", false)), Err(PlaceError::Occupied)));
+        assert!(!outside.path().join("t").exists());
+    }
+
+    #[test]
+    fn larders_own_names_and_too_long_ones_are_forbidden() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        for path in [".larder/location.json", &"x".repeat(256), ".larder-00.partial"] {
+            assert!(matches!(one(root, item(root, path, b"x", true)), Err(PlaceError::Forbidden)), "{path}");
+        }
+    }
+}

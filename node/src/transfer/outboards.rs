@@ -1,0 +1,82 @@
+//! The inner nodes of large blobs, kept beside the catalog and made again when missing.
+//!
+//! They are not trusted: every node is checked against the blob's hash while a response is encoded.
+
+use super::BLOCK;
+use crate::tree_hash;
+use bao_tree::{BaoTree, io::outboard::PreOrderMemOutboard};
+use larder_protocol::id::to_hex;
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    path::PathBuf,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+/// Blobs up to this size are read whole when they are served, and need no stored outboard.
+pub(super) const WHOLE_BYTES_MAX: u64 = 1 << 20;
+
+/// A folder of outboards.
+#[derive(Debug)]
+pub struct Outboards {
+    dir: PathBuf,
+    temp: AtomicU64,
+}
+
+impl Outboards {
+    /// Opens the folder, and makes it.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn open(dir: PathBuf) -> io::Result<Self> {
+        fs::create_dir_all(&dir)?;
+        Ok(Self { dir, temp: AtomicU64::new(0) })
+    }
+
+    fn path(&self, hash: &blake3::Hash) -> PathBuf {
+        let name = to_hex(hash.as_bytes());
+        self.dir.join(&name[..2]).join(name + ".obao4")
+    }
+
+    /// The stored outboard of a blob.
+    pub(super) fn load(&self, hash: &blake3::Hash, size: u64) -> Option<PreOrderMemOutboard> {
+        let data = fs::read(self.path(hash)).ok()?;
+        let whole = data.len() as u64 == tree_hash::outboard_len(size);
+        whole.then(|| PreOrderMemOutboard { root: *hash, tree: BaoTree::new(size, BLOCK), data })
+    }
+
+    /// Computes the outboard of a file; `None` when the file is not the blob.
+    pub(super) fn compute(
+        &self,
+        hash: &blake3::Hash,
+        file: &File,
+        size: u64,
+    ) -> io::Result<Option<PreOrderMemOutboard>> {
+        let (root, data) = tree_hash::hash_file_with_outboard(file, size)?;
+        if root != *hash {
+            return Ok(None);
+        }
+        self.store(hash, &data);
+        Ok(Some(PreOrderMemOutboard { root, tree: BaoTree::new(size, BLOCK), data }))
+    }
+
+    /// Keeps the outboard of a large blob. A failure costs only the time to compute it again.
+    pub fn store(&self, hash: &blake3::Hash, data: &[u8]) {
+        let path = self.path(hash);
+        let temp = self.dir.join(format!("tmp-{}-{}", std::process::id(), self.temp.fetch_add(1, Ordering::Relaxed)));
+        let write = || {
+            fs::create_dir_all(path.parent().unwrap_or(&self.dir))?;
+            File::create(&temp)?.write_all(data)?;
+            fs::rename(&temp, &path)
+        };
+        if let Err(error) = write() {
+            tracing::debug!(%error, "outboard not kept");
+            let _ = fs::remove_file(temp);
+        }
+    }
+
+    /// Forgets the outboard of a blob.
+    pub(super) fn forget(&self, hash: &blake3::Hash) {
+        let _ = fs::remove_file(self.path(hash));
+    }
+}

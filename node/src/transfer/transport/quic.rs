@@ -1,0 +1,268 @@
+//! QUIC: one connection to a device, one stream for each request. Works wherever UDP does.
+
+use super::{
+    Boxed, CONNECTIONS_MAX, Common, DataTransport, HANDSHAKE_TIME_MAX, IDLE_TIME_MAX, STREAMS_MAX, WRITE_TIME_MAX,
+};
+use crate::{
+    keys::tls,
+    transfer::{
+        ALPN, PIECE_BYTES, PlaneError,
+        wire::{self, REQUEST_BYTES_MAX, Refusal, Refused},
+    },
+};
+use bytes::Bytes;
+use larder_protocol::id::DeviceId;
+use quinn::{
+    ClientConfig, Connection, Endpoint, EndpointConfig, IdleTimeout, Incoming, RecvStream, SendStream, ServerConfig,
+    TransportConfig, VarInt,
+    crypto::rustls::{QuicClientConfig, QuicServerConfig},
+    rustls::pki_types::CertificateDer,
+};
+use std::{
+    collections::BTreeMap,
+    io::{self, Read, Write},
+    net::{SocketAddr, UdpSocket},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::{sync::mpsc, time::timeout};
+
+/// Bytes in flight on one stream: enough for a gigabit over 100 ms.
+const STREAM_WINDOW_BYTES: u32 = 16 << 20;
+/// Pieces between the waiting and the blocking side.
+const PIECES_MAX: usize = 8;
+/// Datagrams that are taken from a stream at a time.
+const CHUNKS_AT_ONCE: usize = 128;
+
+pub(in crate::transfer) struct QuicTransport {
+    endpoint: Endpoint,
+    common: Common,
+    connections: Mutex<BTreeMap<(DeviceId, SocketAddr), Connection>>,
+}
+
+fn transport_config() -> TransportConfig {
+    let mut config = TransportConfig::default();
+    config
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
+        .receive_window(VarInt::from_u32(2 * STREAM_WINDOW_BYTES))
+        .send_window(2 * u64::from(STREAM_WINDOW_BYTES))
+        .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_MAX))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .datagram_receive_buffer_size(None)
+        .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(
+            u32::try_from(IDLE_TIME_MAX.as_millis()).unwrap_or(30_000),
+        ))));
+    config
+}
+
+impl QuicTransport {
+    pub(in crate::transfer) fn bind(address: SocketAddr, common: Common) -> Result<Arc<Self>, PlaneError> {
+        let tls = tls::server(&common.signing, ALPN).map_err(PlaneError::setup)?;
+        let crypto = QuicServerConfig::try_from(tls).map_err(PlaneError::setup)?;
+        let mut config = ServerConfig::with_crypto(Arc::new(crypto));
+        config.transport_config(Arc::new(transport_config())).max_incoming(64).migration(true);
+        let socket = UdpSocket::bind(address).map_err(|source| PlaneError::Bind { address, source })?;
+        let _in_runtime = common.runtime.enter();
+        let endpoint = Endpoint::new(EndpointConfig::default(), Some(config), socket, Arc::new(quinn::TokioRuntime))
+            .map_err(|source| PlaneError::Bind { address, source })?;
+        let this = Arc::new(Self { endpoint, common: common.clone(), connections: Mutex::new(BTreeMap::new()) });
+        let serving = this.clone();
+        common.runtime.spawn(async move { serving.accept().await });
+        Ok(this)
+    }
+
+    async fn accept(&self) {
+        while let Some(incoming) = self.endpoint.accept().await {
+            if self.endpoint.open_connections() > CONNECTIONS_MAX {
+                incoming.refuse();
+                continue;
+            }
+            let common = self.common.clone();
+            tokio::spawn(async move {
+                if let Err(error) = serve_connection(common, incoming).await {
+                    tracing::debug!(%error, "data plane: connection ended");
+                }
+            });
+        }
+    }
+
+    async fn connection(&self, device: DeviceId, address: SocketAddr) -> io::Result<Connection> {
+        let known = self.connections.lock().unwrap_or_else(PoisonError::into_inner).get(&(device, address)).cloned();
+        if let Some(connection) = known.filter(|connection| connection.close_reason().is_none()) {
+            return Ok(connection);
+        }
+        let tls = tls::client(&self.common.signing, device, ALPN).map_err(io::Error::other)?;
+        let crypto = QuicClientConfig::try_from(tls).map_err(io::Error::other)?;
+        let mut config = ClientConfig::new(Arc::new(crypto));
+        config.transport_config(Arc::new(transport_config()));
+        let connecting = self.endpoint.connect_with(config, address, "larder").map_err(io::Error::other)?;
+        let connection = timeout(HANDSHAKE_TIME_MAX, connecting).await??;
+        let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        connections.retain(|_, connection| connection.close_reason().is_none());
+        connections.insert((device, address), connection.clone());
+        Ok(connection)
+    }
+}
+
+impl DataTransport for QuicTransport {
+    fn ask<'a>(
+        &'a self,
+        device: DeviceId,
+        address: SocketAddr,
+        request: Vec<u8>,
+        stall: Duration,
+    ) -> Boxed<'a, io::Result<Box<dyn Read + Send>>> {
+        Box::pin(async move {
+            let connection = self.connection(device, address).await?;
+            let (mut send, recv) = timeout(stall, connection.open_bi()).await??;
+            timeout(stall, send.write_all(&request)).await??;
+            send.finish().map_err(io::Error::other)?;
+            let (pieces, receiver) = mpsc::channel(PIECES_MAX);
+            tokio::spawn(forward(recv, pieces));
+            let runtime = self.common.runtime.clone();
+            Ok(Box::new(Response { runtime, receiver, pieces: Vec::new().into_iter(), current: Bytes::new(), stall })
+                as Box<dyn Read + Send>)
+        })
+    }
+
+    fn local_addr(&self) -> SocketAddr {
+        self.endpoint.local_addr().unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)))
+    }
+
+    fn close(&self) {
+        self.endpoint.close(VarInt::from_u32(0), b"closing");
+    }
+}
+
+/// Takes what has arrived, many datagrams at a time, to the side that hashes.
+async fn forward(mut recv: RecvStream, pieces: mpsc::Sender<io::Result<Vec<Bytes>>>) {
+    loop {
+        let mut chunks = vec![Bytes::new(); CHUNKS_AT_ONCE];
+        let piece = match recv.read_chunks(&mut chunks).await {
+            Ok(Some(count)) => {
+                chunks.truncate(count);
+                Ok(chunks)
+            }
+            Ok(None) => return,
+            Err(quinn::ReadError::Reset(code)) => Err(io::Error::other(Refused(code.into_inner()))),
+            Err(quinn::ReadError::ConnectionLost(quinn::ConnectionError::ApplicationClosed(close))) => {
+                Err(io::Error::other(Refused(close.error_code.into_inner())))
+            }
+            Err(error) => Err(error.into()),
+        };
+        let ended = piece.is_err();
+        if pieces.send(piece).await.is_err() || ended {
+            let _ = recv.stop(VarInt::from_u32(0));
+            return;
+        }
+    }
+}
+
+/// The blocking end of a response.
+struct Response {
+    runtime: tokio::runtime::Handle,
+    receiver: mpsc::Receiver<io::Result<Vec<Bytes>>>,
+    pieces: std::vec::IntoIter<Bytes>,
+    current: Bytes,
+    stall: Duration,
+}
+
+impl Read for Response {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.current.is_empty() {
+            if let Some(next) = self.pieces.next() {
+                self.current = next;
+                continue;
+            }
+            let received = match self.receiver.try_recv() {
+                Ok(received) => Some(received),
+                Err(_) => self.runtime.block_on(async { timeout(self.stall, self.receiver.recv()).await })?,
+            };
+            match received {
+                Some(pieces) => self.pieces = pieces?.into_iter(),
+                None => return Ok(0),
+            }
+        }
+        let len = buffer.len().min(self.current.len());
+        buffer[..len].copy_from_slice(&self.current.split_to(len));
+        Ok(len)
+    }
+}
+
+async fn serve_connection(common: Common, incoming: Incoming) -> io::Result<()> {
+    let connection = timeout(HANDSHAKE_TIME_MAX, incoming).await??;
+    let device = device_of(&connection)?;
+    if !common.server.admits(&device) {
+        tracing::info!(%device, "data plane: refused a device that is no member");
+        connection.close(VarInt::from_u32(Refusal::Permission.code()), b"not a member");
+        return Ok(());
+    }
+    loop {
+        let (send, recv) = match connection.accept_bi().await {
+            Ok(streams) => streams,
+            Err(_) => return Ok(()),
+        };
+        if !common.server.admits(&device) {
+            connection.close(VarInt::from_u32(Refusal::Permission.code()), b"no longer a member");
+            return Ok(());
+        }
+        let common = common.clone();
+        tokio::spawn(async move {
+            if let Err(error) = serve_stream(common, send, recv).await {
+                tracing::debug!(%error, "data plane: stream ended");
+            }
+        });
+    }
+}
+
+/// The device at the other end of an established connection.
+fn device_of(connection: &Connection) -> io::Result<DeviceId> {
+    let identity = connection.peer_identity().ok_or(io::ErrorKind::PermissionDenied)?;
+    let chain = identity.downcast::<Vec<CertificateDer<'static>>>().map_err(|_| io::ErrorKind::PermissionDenied)?;
+    tls::device_of(&chain).map_err(io::Error::other)
+}
+
+async fn serve_stream(common: Common, mut send: SendStream, mut recv: RecvStream) -> io::Result<()> {
+    let request = timeout(HANDSHAKE_TIME_MAX, recv.read_to_end(REQUEST_BYTES_MAX)).await?;
+    let Ok(wanted) = request.map_err(io::Error::other).and_then(|bytes| wire::decode(&bytes)) else {
+        let _ = send.reset(VarInt::from_u32(Refusal::Internal.code()));
+        return Ok(());
+    };
+    let (pieces, mut receiver) = mpsc::channel(PIECES_MAX);
+    let encoding = tokio::task::spawn_blocking(move || {
+        let mut out = PieceWriter { pieces, pending: Vec::with_capacity(PIECE_BYTES) };
+        common.server.respond(&wanted, &mut out)
+    });
+    while let Some(piece) = receiver.recv().await {
+        timeout(WRITE_TIME_MAX, send.write_chunk(piece)).await??;
+    }
+    match encoding.await.map_err(io::Error::other)? {
+        Some(Ok(())) => send.finish().map_err(io::Error::other),
+        Some(Err(refusal)) => send.reset(VarInt::from_u32(refusal.code())).map_err(io::Error::other),
+        None => Ok(()),
+    }
+}
+
+/// Gathers what is encoded into large pieces for the side that sends.
+struct PieceWriter {
+    pieces: mpsc::Sender<Bytes>,
+    pending: Vec<u8>,
+}
+
+impl Write for PieceWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.pending.extend_from_slice(bytes);
+        if self.pending.len() >= PIECE_BYTES {
+            self.flush()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        let piece = std::mem::replace(&mut self.pending, Vec::with_capacity(PIECE_BYTES + 64 * 1024));
+        self.pieces.blocking_send(piece.into()).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+}

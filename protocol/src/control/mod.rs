@@ -1,0 +1,19 @@
+//! What a node and its users say to each other over the control socket: requests, replies, progress and errors.
+//!
+//! HTTP carries them as JSON; `docs/protocol.md` lists the routes. Replies are the objects that `--json` prints, so their
+//! field names are a contract. Sizes are bytes, times RFC 3339 text, ids hex.
+
+mod error;
+mod reply;
+mod request;
+
+pub use error::{ControlError, ErrorKind};
+pub use reply::{
+    AuditLine, CopyView, DeviceView, DigestView, EnsureView, Evidence, FoundView, GotView, IndexView, InviteView,
+    JoinView, LocationSummary, LocationView, PathKind, PeerView, Progress, SourceKind, SourceView, StatusView,
+    StreamItem, WhereView,
+};
+pub use request::{
+    AddLocation, CatQuery, EnsureRequest, FindQuery, GetRequest, IndexRequest, InviteRequest, LogQuery, NamedRequest,
+    OpenInvite, ScanMode, WhereQuery,
+};

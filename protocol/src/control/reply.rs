@@ -1,0 +1,355 @@
+//! What a node answers.
+
+use super::ControlError;
+use serde::{Deserialize, Serialize};
+
+/// One line of a streamed answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StreamItem<T> {
+    /// How far it is.
+    Progress(Progress),
+    /// One result; there may be several.
+    Result(T),
+    /// What could not be done; others may follow.
+    Error(ControlError),
+    /// Nothing follows; all that was asked has an answer.
+    End,
+}
+
+/// How far an operation is.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Progress {
+    /// What is being done: `scan`, `fetch`, `seal`, `wait`.
+    pub stage: String,
+    /// To what, now.
+    pub path: String,
+    /// Items done.
+    pub done: u64,
+    /// Items in all, 0 when not known yet.
+    pub total: u64,
+    /// Bytes done.
+    pub bytes: u64,
+    /// Bytes in all, 0 when not known yet.
+    pub bytes_total: u64,
+}
+
+/// How a copy is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Evidence {
+    /// This device hashed it.
+    Verified,
+    /// This device saw it by name, size and time.
+    Listed,
+    /// Another device said so.
+    Told,
+}
+
+/// One copy of a content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyView {
+    /// Name of the location.
+    pub location: String,
+    /// Its id.
+    pub location_id: String,
+    /// Names of the devices that hold it.
+    pub devices: Vec<String>,
+    /// Path inside the location.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// `present`, `missing`, `offline` or `suspect`.
+    pub state: String,
+    /// How it is known.
+    pub evidence: Evidence,
+    /// When its bytes were last checked.
+    pub verified_at: String,
+    /// Whether it can be read now from here.
+    pub reachable: bool,
+    /// Sealed with the group's keys.
+    pub encrypted: bool,
+    /// Split into chunks.
+    pub chunked: bool,
+    /// What would make it reachable.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub action: Option<String>,
+}
+
+/// A content and its copies.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WhereView {
+    /// The content.
+    pub content_id: String,
+    /// Its length.
+    pub size: u64,
+    /// Its copies.
+    pub replicas: Vec<CopyView>,
+}
+
+/// A hit of `find`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FoundView {
+    /// The content.
+    pub content_id: String,
+    /// Name of the entry that matched.
+    pub name: String,
+    /// Its length.
+    pub size: u64,
+    /// Media type by its name.
+    pub media_type: String,
+    /// Modification time of the entry.
+    pub modified: String,
+    /// Tags of the content.
+    pub tags: Vec<String>,
+    /// Its copies.
+    pub replicas: Vec<CopyView>,
+}
+
+/// Who gave bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SourceKind {
+    /// Another device.
+    Device,
+    /// A location of this device.
+    Location,
+}
+
+/// A source and its share.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceView {
+    /// Kind of source.
+    pub kind: SourceKind,
+    /// Its name.
+    pub name: String,
+    /// Bytes of content that it gave.
+    pub bytes: u64,
+}
+
+/// A content that arrived.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GotView {
+    /// The content.
+    pub content_id: String,
+    /// Where it was written.
+    pub path: String,
+    /// Its length.
+    pub bytes: u64,
+    /// Who gave it.
+    pub sources: Vec<SourceView>,
+    /// How long it took.
+    pub seconds: f64,
+    /// Always true: nothing unverified is reported.
+    pub verified: bool,
+}
+
+/// A content that is available at a location.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EnsureView {
+    /// The content.
+    pub content_id: String,
+    /// Name of the location.
+    pub location: String,
+    /// Path there.
+    pub path: String,
+    /// Its length.
+    pub bytes: u64,
+    /// It was there before.
+    pub already: bool,
+    /// Waits for the location's device to return.
+    pub queued: bool,
+}
+
+/// What a scan found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct IndexView {
+    /// Name of the location.
+    pub location: String,
+    /// How thoroughly it looked.
+    pub mode: super::ScanMode,
+    /// Files seen.
+    pub scanned: u64,
+    /// New ones.
+    pub added: u64,
+    /// With other bytes than before.
+    pub changed: u64,
+    /// Under another path than before.
+    pub moved: u64,
+    /// Not there any more.
+    pub missing: u64,
+    /// Files that no entry describes.
+    pub orphans: u64,
+    /// Files whose content another path of the location has too.
+    pub duplicates: u64,
+    /// Bytes that were read and hashed.
+    pub hashed_bytes: u64,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+/// An open invite.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InviteView {
+    /// Public id, which `invite list` and `invite revoke` use.
+    pub id: String,
+    /// The code; present only in the answer that opened it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// When it ends.
+    pub expires_at: String,
+    /// Role of who joins.
+    pub role: String,
+    /// `open`, `used`, `burnt`, `revoked` or `expired`.
+    pub state: String,
+}
+
+/// What joining brought.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinView {
+    /// This device.
+    pub device_id: String,
+    /// The group.
+    pub group_id: String,
+    /// Its name.
+    pub group: String,
+}
+
+/// How a peer is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PathKind {
+    /// Straight.
+    Direct,
+    /// Through a relay.
+    Relayed,
+}
+
+/// Another device as this one sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerView {
+    /// Its name.
+    pub name: String,
+    /// Its id.
+    pub device_id: String,
+    /// Connected now.
+    pub online: bool,
+    /// Where.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub addr: Option<String>,
+    /// How.
+    pub path: Option<PathKind>,
+}
+
+/// A location in `status`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocationSummary {
+    /// Its name.
+    pub name: String,
+    /// Its id.
+    pub id: String,
+    /// `present`, `offline` or `suspicious`.
+    pub state: String,
+    /// Files in it.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// A location in full.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocationView {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// `present`, `offline` or `suspicious`.
+    pub state: String,
+    /// Name of the device that speaks for it.
+    pub steward: String,
+    /// Path on this device, when it is here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Name of its profile.
+    pub profile: String,
+    /// Sealed with the group's keys.
+    pub encrypted: bool,
+    /// Split into chunks.
+    pub chunked: bool,
+    /// What it is for.
+    pub purposes: Vec<crate::record::Purpose>,
+    /// Larder never writes there.
+    pub read_only: bool,
+    /// Files in it.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// A device of the group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceView {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// Its role.
+    pub role: String,
+    /// It is this one.
+    pub this: bool,
+    /// Connected now.
+    pub online: bool,
+}
+
+/// The node in one object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusView {
+    /// Name of this device.
+    pub device: String,
+    /// Its id.
+    pub device_id: String,
+    /// Name of the group.
+    pub group: String,
+    /// Its id.
+    pub group_id: String,
+    /// Where the node listens.
+    pub listen: Vec<String>,
+    /// The other devices.
+    pub peers: Vec<PeerView>,
+    /// Every location of the group.
+    pub locations: Vec<LocationSummary>,
+    /// Contents known.
+    pub contents: u64,
+    /// Transfers under way or queued.
+    pub pending_transfers: u64,
+    /// Conflicts that a person may resolve.
+    pub conflicts: u64,
+    /// Operations that are held back because their time lies in the future.
+    pub held_back: u64,
+    /// Digest of what the group shares.
+    pub catalog_digest: String,
+}
+
+/// The catalog's digest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DigestView {
+    /// Equal on every device that has caught up.
+    pub digest: String,
+}
+
+/// A line of the audit log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditLine {
+    /// Position in the log, from 0.
+    pub seq: u64,
+    /// When.
+    pub time: String,
+    /// What was done, such as `get` or `admit`.
+    pub action: String,
+    /// To what.
+    pub subject: String,
+    /// How it ended: `ok`, `refused` or `failed`.
+    pub result: String,
+    /// Facts.
+    #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    pub facts: std::collections::BTreeMap<String, String>,
+}

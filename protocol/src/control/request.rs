@@ -1,0 +1,137 @@
+//! What users ask of a node.
+
+use crate::{membership::Role, record::Purpose};
+use serde::{Deserialize, Serialize};
+
+/// How thoroughly `index` looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ScanMode {
+    /// Existence and size only; nothing is hashed.
+    Quick,
+    /// Hash what is new or whose size, time or inode changed.
+    #[default]
+    Smart,
+    /// Hash everything.
+    Full,
+}
+
+/// Opens an invite.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenInvite {
+    /// Seconds that it stays open, 1 to 86,400.
+    pub ttl_seconds: u64,
+    /// Role of who joins.
+    pub role: Role,
+}
+
+/// Names an invite to take back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InviteRequest {
+    /// Its public id in hex.
+    pub id: String,
+}
+
+/// Adds a location.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddLocation {
+    /// Name for people.
+    pub name: String,
+    /// Absolute path of a folder.
+    pub path: String,
+    /// Profile, or the default for the kind of place.
+    pub profile: Option<String>,
+    /// What it is for.
+    #[serde(default)]
+    pub purposes: Vec<Purpose>,
+    /// Never write there.
+    #[serde(default)]
+    pub read_only: bool,
+}
+
+/// Names a device or location.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamedRequest {
+    /// Name or id.
+    pub name: String,
+}
+
+/// Reads a tree.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IndexRequest {
+    /// Name or id of a location; all of this device when absent.
+    pub location: Option<String>,
+    /// How thoroughly.
+    #[serde(default)]
+    pub mode: ScanMode,
+    /// Believe that more than a tenth is gone.
+    #[serde(default)]
+    pub accept_loss: bool,
+}
+
+/// Searches names.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct FindQuery {
+    /// Words and parts of words that must all occur.
+    pub query: String,
+    /// Only in this location.
+    pub location: Option<String>,
+    /// Only this media type or its first part, such as `image`.
+    #[serde(rename = "type")]
+    pub media_type: Option<String>,
+    /// Only with a copy that can be reached now.
+    #[serde(default)]
+    pub reachable: bool,
+    /// At most so many.
+    pub limit: Option<usize>,
+}
+
+/// Asks where a content is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WhereQuery {
+    /// A reference.
+    pub reference: String,
+}
+
+/// Brings contents here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GetRequest {
+    /// References; folders end in `/`.
+    pub references: Vec<String>,
+    /// Absolute path of the file or folder to write.
+    pub output: String,
+    /// `output` names the file itself, not a folder to put it in.
+    pub output_is_file: bool,
+    /// Replace a different file.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// Makes contents available at a location.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnsureRequest {
+    /// References; folders end in `/`.
+    pub references: Vec<String>,
+    /// Name or id of the location.
+    pub location: String,
+    /// Path there, for a single content.
+    pub path: Option<String>,
+}
+
+/// Reads a content's bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CatQuery {
+    /// A reference.
+    pub reference: String,
+    /// First byte, counted from 0.
+    pub first: Option<u64>,
+    /// Last byte, included.
+    pub last: Option<u64>,
+}
+
+/// Reads the audit log.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct LogQuery {
+    /// Only lines about this reference.
+    pub reference: Option<String>,
+}
