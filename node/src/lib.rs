@@ -7,7 +7,11 @@ pub mod keys;
 pub mod library;
 #[cfg(feature = "network")]
 pub mod network;
+#[cfg(feature = "network")]
+pub mod pairing;
 pub mod search;
+#[cfg(feature = "network")]
+pub mod storage;
 #[cfg(feature = "network")]
 pub mod transfer;
 #[cfg(feature = "network")]

@@ -1,0 +1,182 @@
+//! Providers through the suite, and contents through the pipeline.
+
+use super::{fs::FsProvider, memory::MemoryProvider, *};
+use larder_protocol::{
+    id::{ChunkId, ContentId, EpochId, LocationId},
+    path::RelPath,
+    seal::{EpochSecret, KeyRing, Manifest, SnapshotEntry},
+    time::Timestamp,
+};
+use std::{collections::BTreeMap, fs::File, io::Write, ops::Range, os::unix::fs::FileExt, path::Path, sync::Arc};
+
+#[tokio::test]
+async fn memory_conforms() {
+    conformance::suite(&MemoryProvider::default()).await;
+}
+
+#[tokio::test]
+async fn fs_conforms() {
+    let dir = tempfile::tempdir().unwrap();
+    conformance::suite(&FsProvider::open(dir.path().to_owned()).unwrap()).await;
+}
+
+#[tokio::test]
+async fn fs_removes_what_a_crash_left_and_a_half_object_never_shows() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(FsProvider::open(dir.path().to_owned()).unwrap());
+    std::fs::write(dir.path().join(".larder/tmp/objects/5"), b"half").unwrap();
+    let provider = FsProvider::open(dir.path().to_owned()).unwrap();
+    assert!(provider.list("").await.unwrap().is_empty());
+    assert!(!dir.path().join(".larder/tmp/objects/5").exists());
+    let gone = FsProvider::open(dir.path().join("unplugged")).unwrap_err();
+    assert!(gone.retry());
+}
+
+#[test]
+fn the_registry_refuses_duplicates_unknown_names_and_wrong_settings() {
+    let registry = Registry::built_in();
+    assert_eq!(registry.names(), ["fs", "memory"]);
+    assert!(matches!(registry.register(Arc::new(fs::FsFactory)), Err(RegistryError::Duplicate("fs"))));
+    assert!(matches!(registry.create("s4", &BTreeMap::new()), Err(RegistryError::Unknown(_))));
+    assert!(matches!(registry.create("fs", &BTreeMap::new()), Err(RegistryError::Storage(_))));
+    registry.create("memory", &BTreeMap::new()).unwrap();
+}
+
+struct FromDisk<'a>(&'a FsProvider);
+
+impl ChunkSource for FromDisk<'_> {
+    fn read(&self, id: &ChunkId, range: Range<u64>) -> Result<Vec<u8>, OpenError> {
+        let path = self.0.local_path(&object_key(id)).unwrap();
+        let mut bytes = vec![0; usize::try_from(range.end - range.start).unwrap()];
+        File::open(path)?.read_exact_at(&mut bytes, range.start)?;
+        Ok(bytes)
+    }
+}
+
+fn sealing() -> Sealing {
+    let ring = KeyRing::new(EpochId::new([1; 16]), EpochSecret::new([2; 32]));
+    Sealing { ring: Arc::new(ring), signing: ed25519_dalek::SigningKey::from_bytes(&[3; 32]) }
+}
+
+fn content(bytes: &[u8]) -> (Arc<File>, ContentId) {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(bytes).unwrap();
+    (Arc::new(file), ContentId::new(*blake3::hash(bytes).as_bytes()))
+}
+
+fn noise(len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    blake3::Hasher::new_derive_key("storage test").finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_combination_goes_through_one_pipeline_and_comes_back() {
+    let plain_max = larder_protocol::seal::ChunkSize::default().plain();
+    for (encrypted, chunked) in [(false, false), (false, true), (true, false), (true, true)] {
+        for size in [0, 1, 100_000, plain_max - 1, plain_max, plain_max + 1, 10 * plain_max + 17] {
+            let dir = tempfile::tempdir().unwrap();
+            let provider = FsProvider::open(dir.path().to_owned()).unwrap();
+            let (bytes, spec) = (noise(size), ProfileSpec { encrypted, chunked });
+            let (file, id) = content(&bytes);
+            let keys = sealing();
+            let put = || put_content(&provider, spec, &keys, file.clone(), id, size as u64, &|_| {});
+            let stored = put().await.unwrap();
+            let object = std::fs::read(provider.local_path(&object_key(&stored.manifest)).unwrap()).unwrap();
+            let ring = sealing().ring;
+            let (manifest, _) = Manifest::open(&object, |epoch| ring.get(epoch).cloned()).unwrap();
+            assert_eq!(
+                (manifest.content, manifest.size, manifest.chunks.len() > 1),
+                (id, size as u64, chunked && size > plain_max && encrypted || chunked && size > 4 << 20)
+            );
+            let out = tempfile::tempfile().unwrap();
+            open_content(&manifest, &FromDisk(&provider), &ring, &out, &|_| {}).unwrap();
+            let mut back = vec![0; size];
+            out.read_exact_at(&mut back, 0).unwrap();
+            assert!(back == bytes, "{spec:?} {size}");
+            for range in [0..size.min(1), size / 3..size / 2, size.saturating_sub(70_000)..size] {
+                let got =
+                    open_range(&manifest, &FromDisk(&provider), &ring, range.start as u64..range.end as u64).unwrap();
+                assert!(got == bytes[range.clone()], "{spec:?} {range:?} of {size}");
+            }
+            let again = put().await.unwrap();
+            assert!(again.new_bytes < 8192 + size as u64 / 1000, "chunks that are there are not stored again");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flipped_bit_a_lost_chunk_and_another_file_are_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let provider = FsProvider::open(dir.path().to_owned()).unwrap();
+    let bytes = noise(9_000_000);
+    let (file, id) = content(&bytes);
+    let wrong = put_content(
+        &provider,
+        ProfileSpec::SEALED,
+        &sealing(),
+        file.clone(),
+        ContentId::new([9; 32]),
+        9_000_000,
+        &|_| {},
+    )
+    .await;
+    assert!(matches!(wrong, Err(OpenError::OtherContent)));
+    let stored = put_content(&provider, ProfileSpec::SEALED, &sealing(), file, id, 9_000_000, &|_| {}).await.unwrap();
+    let object = std::fs::read(provider.local_path(&object_key(&stored.manifest)).unwrap()).unwrap();
+    let ring = sealing().ring;
+    let (manifest, _) = Manifest::open(&object, |epoch| ring.get(epoch).cloned()).unwrap();
+    let victim = manifest.chunks[1].chunk;
+    let path = provider.local_path(&object_key(&victim)).unwrap();
+    let whole = std::fs::read(&path).unwrap();
+    let mut flipped = whole.clone();
+    flipped[1_000_000] ^= 1;
+    std::fs::write(&path, &flipped).unwrap();
+    let open = || open_content(&manifest, &FromDisk(&provider), &ring, &tempfile::tempfile().unwrap(), &|_| {});
+    assert!(matches!(open(), Err(OpenError::Damaged(id)) if id == victim));
+    let offset = manifest.chunks[1].offset;
+    assert!(open_range(&manifest, &FromDisk(&provider), &ring, offset + 999_000..offset + 1_000_100).is_err());
+    std::fs::remove_file(&path).unwrap();
+    assert!(open().is_err());
+    std::fs::write(&path, &whole).unwrap();
+    open().unwrap();
+}
+
+fn shows(folder: &Path, needle: &[u8]) -> bool {
+    walk(folder).iter().any(|path| {
+        let bytes = std::fs::read(path).unwrap();
+        let name = path.to_str().unwrap().as_bytes();
+        [bytes.as_slice(), name].iter().any(|hay| hay.windows(needle.len()).any(|window| window == needle))
+    })
+}
+
+fn walk(folder: &Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sealed_location_shows_no_name_no_plain_hash_and_no_plain_byte() {
+    let dir = tempfile::tempdir().unwrap();
+    let provider = FsProvider::open(dir.path().to_owned()).unwrap();
+    let bytes = noise(300_000);
+    let (file, id) = content(&bytes);
+    let stored = put_content(&provider, ProfileSpec::SEALED, &sealing(), file, id, 300_000, &|_| {}).await.unwrap();
+    let entry = SnapshotEntry {
+        path: RelPath::new("holiday/beach.jpg").unwrap(),
+        content: id,
+        size: 300_000,
+        modified: Timestamp(1),
+        manifest: stored.manifest,
+    };
+    let location = LocationId::new([4; 16]);
+    write_snapshot(&provider, &sealing(), location, vec![entry.clone()]).await.unwrap();
+    let before = walk(dir.path()).len();
+    let renamed = SnapshotEntry { path: RelPath::new("holiday/sea.jpg").unwrap(), ..entry };
+    write_snapshot(&provider, &sealing(), location, vec![renamed]).await.unwrap();
+    assert!(walk(dir.path()).len() <= before + 1, "a new name costs a page and no chunk");
+    for needle in [b"beach.jpg".as_slice(), b"holiday", id.to_string().as_bytes(), id.as_bytes(), &bytes[1000..1032]] {
+        assert!(!shows(dir.path(), needle));
+    }
+    assert!(shows(dir.path(), b"LRDC"), "the search finds what is there");
+}
