@@ -10,6 +10,7 @@ use serde_json::Value;
 use std::{
     ffi::OsStr,
     fs,
+    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
@@ -272,5 +273,29 @@ impl Node {
     #[track_caller]
     pub fn ends(process: &ProcessHandle) {
         assert!(process.ends_within(PATIENCE), "process {} did not end", process.id());
+    }
+}
+
+/// The socket address in an address as `status` prints it: `host:port`, with or without a scheme, or a multiaddress.
+pub fn socket_address(text: &str) -> Option<SocketAddr> {
+    if let Some(address) = text.rsplit('/').next().and_then(|last| last.parse().ok()) {
+        return Some(address);
+    }
+    let mut parts = text.split('/').skip_while(|part| !["ip4", "ip6"].contains(part)).skip(1);
+    let ip = parts.next()?.parse().ok()?;
+    parts.next();
+    Some(SocketAddr::new(ip, parts.next()?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_in_every_form() {
+        for text in ["127.0.0.1:7", "quic://127.0.0.1:7", "/ip4/127.0.0.1/tcp/7", "/ip4/127.0.0.1/udp/7/quic-v1"] {
+            assert_eq!(socket_address(text), Some(([127, 0, 0, 1], 7).into()), "{text}");
+        }
+        assert_eq!(socket_address("nothing"), None);
     }
 }

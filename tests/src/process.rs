@@ -312,12 +312,11 @@ impl ProcessHandle {
                 satisfies(&args)
             };
             // Looked at again once it is held: the id may have changed hands in between.
-            if fits() {
-                if let Ok(fd) = pidfd_open(pid, PidfdFlags::empty()) {
-                    if fits() {
-                        found.push(Self { pid, fd });
-                    }
-                }
+            if fits()
+                && let Ok(fd) = pidfd_open(pid, PidfdFlags::empty())
+                && fits()
+            {
+                found.push(Self { pid, fd });
             }
         }
         found
@@ -349,6 +348,19 @@ impl ProcessHandle {
         self.signal(Signal::KILL);
         assert!(self.ends_within(Duration::from_secs(10)), "process {} survived SIGKILL", self.id());
     }
+}
+
+/// Does something while a process is stopped, as it looks to others when the network is cut; then lets it go on.
+pub fn stop_and_go<T>(process: &ProcessHandle, meanwhile: impl FnOnce() -> T) -> T {
+    struct GoesOn<'a>(&'a ProcessHandle);
+    impl Drop for GoesOn<'_> {
+        fn drop(&mut self) {
+            self.0.signal(Signal::CONT);
+        }
+    }
+    process.signal(Signal::STOP);
+    let _goes_on = GoesOn(process);
+    meanwhile()
 }
 
 #[cfg(test)]

@@ -29,7 +29,6 @@ impl World {
     #[expect(clippy::new_without_default, reason = "it makes a folder")]
     pub fn new() -> Self {
         let root = tempfile::Builder::new().prefix("larder-story-").tempdir().unwrap();
-        // On machines whose temporary folder is a link, paths that Larder prints would differ.
         Self { root: Some(root) }
     }
 
@@ -38,6 +37,7 @@ impl World {
     /// # Panics
     /// Never while it lives.
     pub fn root(&self) -> PathBuf {
+        // Where the temporary folder is a link, the paths that Larder prints would differ from it.
         fs::canonicalize(self.root.as_ref().expect("taken only when dropped").path()).unwrap()
     }
 
