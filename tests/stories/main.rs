@@ -1,0 +1,21 @@
+//! The user stories. One binary, so that the harness is linked once; one module for each story.
+//!
+//! Every story runs real nodes in homes of its own, on loopback, and asks them through the command line alone.
+
+mod absence;
+mod audit;
+mod cli;
+mod damage;
+mod demo;
+mod digest;
+mod find;
+mod get;
+mod gossip_modes;
+mod kills;
+mod moves;
+mod offline;
+mod pair;
+mod partition;
+mod restart;
+mod sealed;
+mod small_files;
