@@ -7,7 +7,7 @@ use crate::{
     audit::Audit,
     catalog::{Catalog, CatalogError, Identity, LocalWrite, LogKeys, Options},
     config::{Home, Settings},
-    engine::{Engine, Holdings, Members, Online, Places},
+    engine::{Engine, Holdings, Members, Online, Places, tell_addresses},
     keys::{DeviceKeys, MembershipStore},
     network,
     operations::errors,
@@ -37,6 +37,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 const STALL: Duration = Duration::from_secs(20);
 /// How long a greeted peer may be missing from the gossip topic.
 const DEAF_AFTER: Duration = Duration::from_secs(5);
+/// How long a start waits for the sockets to listen.
+const LISTEN_TIME_MAX: Duration = Duration::from_secs(5);
 /// Namespace of small values that only this device knows.
 const LOCAL: &str = "node";
 
@@ -165,6 +167,11 @@ impl Node {
         holdings.attach(&node);
         node.places.prove(&node.catalog).map_err(errors::catalog)?;
         node.tasks.spawn(Engine::new(node.clone()).run(events));
+        // Who is invited before this device has said where it is would not find it.
+        let deadline = tokio::time::Instant::now() + LISTEN_TIME_MAX;
+        while !tell_addresses(&node).await? && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         crate::operations::invites::reopen(&node)?;
         Ok(node)
     }

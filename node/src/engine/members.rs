@@ -19,11 +19,9 @@ use larder_protocol::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{
-        Arc, Mutex, PoisonError, RwLock,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError, RwLock},
 };
+use tokio::sync::Notify;
 
 /// The membership log and what follows from it.
 pub(crate) struct Members {
@@ -32,7 +30,7 @@ pub(crate) struct Members {
     state: RwLock<State>,
     /// One change at a time, so that the file follows the log.
     changing: Mutex<()>,
-    changed: AtomicBool,
+    changed: Notify,
     first_addresses: Mutex<BTreeMap<DeviceId, Vec<String>>>,
 }
 
@@ -56,7 +54,7 @@ impl Members {
             keys,
             state: RwLock::new(state),
             changing: Mutex::new(()),
-            changed: AtomicBool::new(false),
+            changed: Notify::new(),
             first_addresses: Mutex::default(),
         })
     }
@@ -138,7 +136,7 @@ impl Members {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         let ring = open_key_ring(&log, &self.keys).map_or_else(|| state.ring.clone(), Arc::new);
         *state = State { roster: log.roster(), ring, log };
-        self.changed.store(true, Ordering::Release);
+        self.changed.notify_one();
         Ok(())
     }
 
@@ -169,9 +167,9 @@ impl Members {
         self.replace(log).map_err(|error| errors::keys(&error))
     }
 
-    /// Whether the log has changed since the last question.
-    pub(super) fn take_changed(&self) -> bool {
-        self.changed.swap(false, Ordering::AcqRel)
+    /// Waits until the log changes; a change before the call counts.
+    pub(super) async fn changed(&self) {
+        self.changed.notified().await;
     }
 
     /// Addresses that came with the invite, until the devices say more themselves.

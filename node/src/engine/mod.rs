@@ -75,6 +75,7 @@ impl Engine {
     /// Runs until the node stops.
     pub(crate) async fn run(mut self, mut events: mpsc::Receiver<Event>) {
         let mut commits = self.commits();
+        let members = self.node.members.clone();
         self.members_changed().await;
         self.addresses_changed().await;
         self.node.network.set_topic(self.node.members.ring().current().1.topic()).await;
@@ -86,6 +87,10 @@ impl Engine {
                 () = self.node.stop.cancelled() => return,
                 Some(event) = events.recv() => self.event(event).await,
                 Some(commit) = commits.recv() => self.committed(commit).await,
+                () = members.changed() => {
+                    self.members_changed().await;
+                    self.addresses_changed().await;
+                }
                 Some((device, well)) = self.ended_receiver.recv() => self.session_ended(device, well).await,
                 () = tokio::time::sleep_until(next.into()) => self.timers().await,
             }
@@ -120,7 +125,7 @@ impl Engine {
         }
         if self.addresses_at.is_some_and(|at| at <= now_at) {
             self.addresses_at = None;
-            if let Err(error) = self.tell_addresses().await {
+            if let Err(error) = tell_addresses(&self.node).await {
                 tracing::warn!(%error, "own addresses cannot be told");
             }
         }
@@ -251,10 +256,6 @@ impl Engine {
         if commit.devices {
             self.addresses_changed().await;
         }
-        if self.node.members.take_changed() {
-            self.members_changed().await;
-            self.addresses_changed().await;
-        }
         if commit.wants || !commit.locations.is_empty() {
             self.wants.look();
         }
@@ -291,25 +292,28 @@ impl Engine {
             self.node.network.set_addresses(device, addresses).await;
         }
     }
+}
 
-    /// Says where this device is, when that has changed.
-    async fn tell_addresses(&self) -> Result<(), larder_protocol::control::ControlError> {
-        let control = self.node.network.listening().await;
-        let sockets: Vec<(bool, SocketAddr)> =
-            control.iter().filter_map(|address| crate::network::socket_of(address)).collect();
-        remember_ports(&self.node, &sockets).await?;
-        let hosts: BTreeSet<_> = sockets.iter().map(|(_, address)| address.ip()).collect();
-        let mut data = Vec::new();
-        for host in hosts.into_iter().filter(|host| host.is_ipv4() == self.node.data.tcp_addr().is_ipv4()) {
-            data.push(format!("tcp://{}", SocketAddr::new(host, self.node.data.tcp_addr().port())));
-            data.push(format!("udp://{}", SocketAddr::new(host, self.node.data.quic_addr().port())));
-        }
-        let texts = |texts: Vec<String>| List::truncated(texts.into_iter().filter_map(|text| Text::new(text).ok()));
-        let said = Device { name: self.node.name.clone(), control: texts(control), data: texts(data) };
-        let known = self.node.catalog.devices().map_err(crate::operations::errors::catalog)?;
-        if known.get(&self.node.device()) != Some(&said) {
-            self.node.append(vec![said.into()], Vec::new()).await?;
-        }
-        Ok(())
+/// Says where this device is, when that has changed; gives whether it listens anywhere yet.
+pub(crate) async fn tell_addresses(node: &Node) -> Result<bool, larder_protocol::control::ControlError> {
+    let control = node.network.listening().await;
+    let sockets: Vec<(bool, SocketAddr)> =
+        control.iter().filter_map(|address| crate::network::socket_of(address)).collect();
+    if sockets.is_empty() {
+        return Ok(false);
     }
+    remember_ports(node, &sockets).await?;
+    let hosts: BTreeSet<_> = sockets.iter().map(|(_, address)| address.ip()).collect();
+    let mut data = Vec::new();
+    for host in hosts.into_iter().filter(|host| host.is_ipv4() == node.data.tcp_addr().is_ipv4()) {
+        data.push(format!("tcp://{}", SocketAddr::new(host, node.data.tcp_addr().port())));
+        data.push(format!("udp://{}", SocketAddr::new(host, node.data.quic_addr().port())));
+    }
+    let texts = |texts: Vec<String>| List::truncated(texts.into_iter().filter_map(|text| Text::new(text).ok()));
+    let said = Device { name: node.name.clone(), control: texts(control), data: texts(data) };
+    let known = node.catalog.devices().map_err(crate::operations::errors::catalog)?;
+    if known.get(&node.device()) != Some(&said) {
+        node.append(vec![said.into()], Vec::new()).await?;
+    }
+    Ok(true)
 }

@@ -73,11 +73,7 @@ impl Inviter for Inviting {
         if !known {
             node.note(Event::ok("admit", device).fact("name", &name).fact("role", role.word()));
         }
-        // Wakes the engine, which lets the new member in.
         let said = node.catalog.devices().map_err(io::Error::other)?;
-        if let Some(own) = said.get(&node.device()) {
-            node.catalog.append(vec![own.clone().into()], Vec::new(), now()).map_err(io::Error::other)?;
-        }
         let members = node.members.devices();
         let contacts = said.into_iter().filter(|(device, _)| members.contains(device)).collect();
         Ok(Admission { log: node.members.log(), contacts })
