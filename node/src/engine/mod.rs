@@ -90,6 +90,8 @@ impl Engine {
                 () = members.changed() => {
                     self.members_changed().await;
                     self.addresses_changed().await;
+                    // Membership travels in sessions only, so everybody within reach is told now.
+                    self.node.online.devices().into_iter().for_each(|device| self.start_session(device));
                 }
                 Some((device, well)) = self.ended_receiver.recv() => self.session_ended(device, well).await,
                 () = tokio::time::sleep_until(next.into()) => self.timers().await,
