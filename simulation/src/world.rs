@@ -325,7 +325,7 @@ impl World {
 
     /// What must hold after every step; whole comparisons only now and then, as they are dear.
     fn check(&self) -> Result<(), Broken> {
-        if self.trace.events % 16 != 0 {
+        if !self.trace.events.is_multiple_of(16) {
             return Ok(());
         }
         let running: Vec<(usize, &Catalog)> = self

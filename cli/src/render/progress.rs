@@ -63,8 +63,7 @@ impl ProgressLine {
         } else if progress.done > 0 {
             text += &format!(" {}", progress.done);
         }
-        if progress.bytes_total > 0 {
-            let percent = progress.bytes.saturating_mul(100) / progress.bytes_total;
+        if let Some(percent) = progress.bytes.saturating_mul(100).checked_div(progress.bytes_total) {
             text += &format!(", {percent} % of {}", size(progress.bytes_total));
             let elapsed = self.started.elapsed().as_secs_f64();
             if progress.bytes > 0 && elapsed > 1.0 {

@@ -19,6 +19,6 @@ mod tests;
 
 pub use error::{AppendError, CatalogError, ReceiveError, ResolveError};
 pub use identity::{Identity, LogKeys, PermitAll, Permits};
-pub use read::{Copies, CopyRow, Counts, EntryView, LocationRow, Summary};
+pub use read::{Copies, CopyRow, Counts, EntryView, LocalValue, LocationRow, Summary};
 pub use rows::ScanState;
 pub use writer::{Appended, Applied, Catalog, Commit, LocalWrite, Options, OwnBatch};

@@ -93,6 +93,9 @@ pub struct Copies {
     pub suspicions: Vec<(DeviceId, Suspicion)>,
 }
 
+/// Key and value of something that only this device knows.
+pub type LocalValue = (Vec<u8>, Vec<u8>);
+
 fn decode<T: Wire>(body: &[u8]) -> Result<T, CatalogError> {
     codec::decode(body).map_err(|_| CatalogError::Damaged("statements"))
 }
@@ -453,7 +456,7 @@ impl Catalog {
     }
 
     /// All values of a namespace that only this device knows, in order of key.
-    pub fn locals(&self, namespace: &str) -> Result<Vec<(Vec<u8>, Vec<u8>)>, CatalogError> {
+    pub fn locals(&self, namespace: &str) -> Result<Vec<LocalValue>, CatalogError> {
         let snapshot = self.snapshot()?;
         let table = snapshot.0.open_table(LOCAL)?;
         let mut values = Vec::new();

@@ -37,7 +37,7 @@ pub enum ConfigError {
 }
 
 /// The settings of a node.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// Sockets and discovery.
@@ -74,12 +74,6 @@ pub struct SyncSettings {
 pub struct CatalogSettings {
     /// Page cache in MiB.
     pub cache_mib: usize,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self { network: NetworkSettings::default(), sync: SyncSettings::default(), catalog: CatalogSettings::default() }
-    }
 }
 
 impl Default for NetworkSettings {

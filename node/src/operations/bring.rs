@@ -73,9 +73,9 @@ pub(crate) async fn bring(node: &Arc<Node>, errands: Vec<Errand>, way: &Way) -> 
     .await?;
     let mut trip = Trip { node, known, way, copies, reasons: vec![Vec::new(); errands.len()], results: Vec::new() };
     trip.results.resize_with(errands.len(), || None);
-    trip.from_here(&errands).await?;
-    trip.from_files(&errands).await?;
-    trip.from_objects(&errands).await?;
+    trip.try_here(&errands).await?;
+    trip.try_files(&errands).await?;
+    trip.try_objects(&errands).await?;
     Ok(trip.finish(&errands))
 }
 
@@ -94,7 +94,7 @@ impl Trip<'_> {
     }
 
     /// Copies what is on this device already.
-    async fn from_here(&mut self, errands: &[Errand]) -> Result<(), ControlError> {
+    async fn try_here(&mut self, errands: &[Errand]) -> Result<(), ControlError> {
         for number in self.open() {
             let here: Vec<Copy> = self.copies[number]
                 .iter()
@@ -127,7 +127,7 @@ impl Trip<'_> {
     }
 
     /// Fetches from files of other devices, many at once.
-    async fn from_files(&mut self, errands: &[Errand]) -> Result<(), ControlError> {
+    async fn try_files(&mut self, errands: &[Errand]) -> Result<(), ControlError> {
         let numbers: Vec<usize> = self.open();
         let holders = |number: &usize| -> Vec<DeviceId> {
             let fits = |copy: &&Copy| copy.form == Form::InPlace && copy.holder != self.node.device();
@@ -178,7 +178,7 @@ impl Trip<'_> {
     }
 
     /// Fetches sealed chunks from other devices and opens them here.
-    async fn from_objects(&mut self, errands: &[Errand]) -> Result<(), ControlError> {
+    async fn try_objects(&mut self, errands: &[Errand]) -> Result<(), ControlError> {
         for number in self.open() {
             let remote: Vec<Copy> = self.copies[number]
                 .iter()

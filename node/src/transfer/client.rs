@@ -97,7 +97,7 @@ impl DataPlane {
                 }
                 plan.assignments()
             };
-            let rounds = assignments.into_iter().map(|assignment| self.from_source(&request, &state, assignment));
+            let rounds = assignments.into_iter().map(|assignment| self.ask_source(&request, &state, assignment));
             futures::future::join_all(rounds).await;
         }
         let mut state = std::mem::take(&mut *state.lock().unwrap_or_else(PoisonError::into_inner));
@@ -117,7 +117,7 @@ impl DataPlane {
     }
 
     /// Asks one source for its items, several exchanges at a time.
-    async fn from_source(&self, request: &Arc<Request>, state: &Arc<Mutex<Progressing>>, assignment: Assignment) {
+    async fn ask_source(&self, request: &Arc<Request>, state: &Arc<Mutex<Progressing>>, assignment: Assignment) {
         let batches = batches(&request.items, &assignment.items);
         let exchanges = batches.into_iter().map(|batch| self.exchange(request, state, assignment.source, batch));
         futures::StreamExt::for_each_concurrent(futures::stream::iter(exchanges), EXCHANGES_MAX, |exchange| exchange)

@@ -46,7 +46,7 @@ impl Answer {
 
     /// The kind of the last error.
     pub(super) fn error_kind(&self) -> Option<String> {
-        let last = self.stderr.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).last()?;
+        let last = self.stderr.lines().rev().find_map(|line| serde_json::from_str::<Value>(line).ok())?;
         Some(last["error"]["kind"].as_str()?.to_owned())
     }
 }

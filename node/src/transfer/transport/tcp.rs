@@ -116,18 +116,15 @@ impl DataTransport for TcpTransport {
             let idle = self.idle.clone();
             let asked = tokio::task::spawn_blocking(move || {
                 // A kept connection may have been closed by the other end meanwhile: then a new one is made.
-                if let Some(mut stream) = kept {
-                    if send_request(&mut stream, &request, stall).is_ok() {
-                        let mut response = Response { stream: Some(stream), left: 0, key: (device, address), idle };
-                        match response.next_piece() {
-                            Ok(()) => return Ok(response),
-                            Err(error) if error.get_ref().is_some_and(|inner| inner.is::<Refused>()) => {
-                                return Err(error);
-                            }
-                            Err(_) => {
-                                return connect(&signing, device, address, &request, stall, response.idle.clone());
-                            }
-                        }
+                if let Some(mut stream) = kept
+                    && send_request(&mut stream, &request, stall).is_ok()
+                {
+                    let key = (device, address);
+                    let mut response = Response { stream: Some(stream), left: 0, key, idle: idle.clone() };
+                    match response.next_piece() {
+                        Ok(()) => return Ok(response),
+                        Err(error) if error.get_ref().is_some_and(|inner| inner.is::<Refused>()) => return Err(error),
+                        Err(_) => {}
                     }
                 }
                 connect(&signing, device, address, &request, stall, idle)
