@@ -25,7 +25,9 @@ pub(crate) fn exit_code(kind: ErrorKind) -> u8 {
         | K::InviteBurnt
         | K::NotAllowed
         | K::LocationReadOnly => 5,
-        K::Occupied | K::LocationLocked | K::NameTaken | K::LocationExists | K::AlreadyInitialised | K::NodeRunning => 6,
+        K::Occupied | K::LocationLocked | K::NameTaken | K::LocationExists | K::AlreadyInitialised | K::NodeRunning => {
+            6
+        }
         K::NotInitialised => 10,
         K::NodeNotRunning => 11,
         K::Interrupted => INTERRUPTED,

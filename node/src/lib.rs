@@ -1,18 +1,51 @@
 //! The Larder node: everything that touches the world.
+//!
+//! `docs/architecture.md` draws the parts and the arrows between them. Without the feature `network` only the catalog and
+//! its search remain, for the simulator.
 
 pub mod catalog;
+pub mod search;
+
+#[cfg(feature = "network")]
+mod audit;
+#[cfg(feature = "network")]
+mod config;
+#[cfg(feature = "network")]
+mod contacts;
+#[cfg(feature = "network")]
+mod control;
+#[cfg(feature = "network")]
+mod engine;
 #[cfg(feature = "network")]
 pub mod keys;
 #[cfg(feature = "network")]
 pub mod library;
 #[cfg(feature = "network")]
+mod logging;
+#[cfg(feature = "network")]
 pub mod network;
 #[cfg(feature = "network")]
+mod node;
+#[cfg(feature = "network")]
+mod operations;
+#[cfg(feature = "network")]
 pub mod pairing;
-pub mod search;
+#[cfg(feature = "network")]
+mod run;
+#[cfg(feature = "network")]
+mod setup;
 #[cfg(feature = "network")]
 pub mod storage;
 #[cfg(feature = "network")]
 pub mod transfer;
 #[cfg(feature = "network")]
 pub mod tree_hash;
+
+#[cfg(feature = "network")]
+pub use config::{Home, HomeError};
+#[cfg(feature = "network")]
+pub use control::connect as connect_control;
+#[cfg(feature = "network")]
+pub use run::{LogTarget, RunOptions, run};
+#[cfg(feature = "network")]
+pub use setup::{Initialised, init, is_initialised, join};

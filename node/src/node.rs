@@ -7,7 +7,7 @@ use crate::{
     audit::Audit,
     catalog::{Catalog, CatalogError, Identity, LocalWrite, LogKeys, Options},
     config::{Home, Settings},
-    engine::{Engine, Holdings, Members, Online, Places},
+    engine::{Engine, Holdings, Members, Online, Places, tell_addresses},
     keys::{DeviceKeys, MembershipStore},
     network,
     operations::errors,
@@ -37,6 +37,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 const STALL: Duration = Duration::from_secs(20);
 /// How long a greeted peer may be missing from the gossip topic.
 const DEAF_AFTER: Duration = Duration::from_secs(5);
+/// How long a start waits for the sockets to listen.
+const LISTEN_TIME_MAX: Duration = Duration::from_secs(5);
 /// Namespace of small values that only this device knows.
 const LOCAL: &str = "node";
 
@@ -100,6 +102,7 @@ impl Node {
         let store = MembershipStore::new(&home.keys());
         let log = store.load().map_err(|error| errors::keys(&error))?.ok_or_else(|| errors::not_initialised(home))?;
         let members = Arc::new(Members::new(store, log, keys.clone())?);
+        members.set_first_addresses(crate::contacts::load(home));
         let group = members.group();
         let (name, group_name) = members.own_names();
 
@@ -111,11 +114,10 @@ impl Node {
         let identity = Identity { group, signing: keys.signing().clone(), log_keys };
         let options = Options { cache_bytes: settings.catalog.cache_mib << 20 };
         let (dir, permits) = (home.catalog(), members.clone());
-        let catalog =
-            tokio::task::spawn_blocking(move || Catalog::open(&dir, identity, permits, &options, now()))
-                .await
-                .map_err(errors::internal)?
-                .map_err(errors::catalog)?;
+        let catalog = tokio::task::spawn_blocking(move || Catalog::open(&dir, identity, permits, &options, now()))
+            .await
+            .map_err(errors::internal)?
+            .map_err(errors::catalog)?;
         let search = Search::open(&home.cache().join("search.redb"), catalog.clone()).map_err(errors::internal)?;
         let audit = Audit::open(&home.audit()).map_err(|error| errors::io(home.audit(), &error))?;
         let places = Arc::new(Places::load(catalog.clone(), keys.device()).map_err(errors::catalog)?);
@@ -165,6 +167,11 @@ impl Node {
         holdings.attach(&node);
         node.places.prove(&node.catalog).map_err(errors::catalog)?;
         node.tasks.spawn(Engine::new(node.clone()).run(events));
+        // Who is invited before this device has said where it is would not find it.
+        let deadline = tokio::time::Instant::now() + LISTEN_TIME_MAX;
+        while !tell_addresses(&node).await? && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         crate::operations::invites::reopen(&node)?;
         Ok(node)
     }
@@ -319,7 +326,9 @@ pub(crate) async fn remember_ports(node: &Node, control: &[(bool, SocketAddr)]) 
     for (number, asked) in node.listen.iter().enumerate() {
         let of = |tcp: bool| {
             let fits = |(is_tcp, address): &&(bool, SocketAddr)| {
-                *is_tcp == tcp && (address.ip() == asked.ip() || (asked.ip().is_unspecified() && address.is_ipv4() == asked.is_ipv4()))
+                *is_tcp == tcp
+                    && (address.ip() == asked.ip()
+                        || (asked.ip().is_unspecified() && address.is_ipv4() == asked.is_ipv4()))
             };
             control.iter().find(fits).map_or(0, |(_, address)| address.port())
         };

@@ -12,7 +12,8 @@ pub(crate) async fn run(context: &Context, args: LogArgs) -> Outcome {
     for line in &lines {
         context.show(line, |line| {
             let facts: Vec<_> = line.facts.iter().map(|(name, value)| format!("{name}={value}")).collect();
-            let text = format!("{}  {:<9} {:<7} {}  {}", line.time, line.action, line.result, line.subject, facts.join(" "));
+            let text =
+                format!("{}  {:<9} {:<7} {}  {}", line.time, line.action, line.result, line.subject, facts.join(" "));
             render::line(&render::escape(text.trim_end()));
         });
     }

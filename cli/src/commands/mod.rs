@@ -1,7 +1,7 @@
 //! One module for each verb.
 
-mod catalog;
 mod cat;
+mod catalog;
 mod demo;
 mod device;
 mod down;
@@ -50,14 +50,8 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         None => Home::xdg(|name| std::env::var(name).ok())
             .map_err(|error| ControlError::new(ErrorKind::BadRequest, "--home").detail(error.to_string()))?,
     };
-    let context = Context {
-        home,
-        home_option,
-        json: cli.json,
-        quiet: cli.quiet,
-        verbose: cli.verbose,
-        progress: cli.progress,
-    };
+    let context =
+        Context { home, home_option, json: cli.json, quiet: cli.quiet, verbose: cli.verbose, progress: cli.progress };
     if cli.command.is_node() {
         return match cli.command {
             Command::Up(up) => up::node(&context, &up),
@@ -87,10 +81,8 @@ pub(crate) fn run(cli: Cli) -> Outcome {
 
 /// Runs a command that asks the node; Ctrl-C ends it, and with it what the node does for it.
 fn block_on(command: impl Future<Output = Outcome>) -> Outcome {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| io("the runtime", error))?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| io("the runtime", error))?;
     runtime.block_on(async {
         tokio::select! {
             outcome = command => outcome,

@@ -70,10 +70,8 @@ fn not_initialised(context: &Context) -> ControlError {
 pub(crate) fn node(context: &Context, args: &UpArgs) -> Outcome {
     let log = if args.foreground { LogTarget::Stderr } else { LogTarget::File };
     let options = RunOptions { listen: args.listen.clone(), log, verbosity: context.verbose };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| io("the runtime", error))?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| io("the runtime", error))?;
     let detached = args.detached;
     if detached {
         // Lets go of the terminal; fails only for a process that leads its group, which then has none to lose.

@@ -21,4 +21,4 @@ pub use error::{AppendError, CatalogError, ReceiveError, ResolveError};
 pub use identity::{Identity, LogKeys, PermitAll, Permits};
 pub use read::{Copies, CopyRow, Counts, EntryView, LocationRow, Summary};
 pub use rows::ScanState;
-pub use writer::{Appended, Applied, Catalog, Commit, LocalWrite, Options};
+pub use writer::{Appended, Applied, Catalog, Commit, LocalWrite, Options, OwnBatch};

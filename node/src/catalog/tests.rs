@@ -146,7 +146,7 @@ fn gossip_is_applied_but_not_accounted_for_until_a_session_ends() {
     let commits = writer.watch();
     writer.append(vec![location(1)], Vec::new(), NOW).unwrap();
     writer.append(vec![entry("a", 1)], Vec::new(), NOW).unwrap();
-    let batches: Vec<_> = commits.try_iter().flat_map(|commit| commit.own).collect();
+    let batches: Vec<_> = commits.try_iter().flat_map(|commit| commit.own).map(|own| own.sealed).collect();
     let author = Author { device: identity(1).device(), incarnation: 0 };
     assert!(matches!(reader.hold(batches[1].clone(), NOW), Err(ReceiveError::Gap { expected: 0, got: 1, .. })));
     reader.hold(batches[0].clone(), NOW).unwrap();

@@ -91,11 +91,24 @@ pub struct Applied {
     pub known_ops: u64,
 }
 
+/// A batch of this device's own log.
+#[derive(Debug, Clone)]
+pub struct OwnBatch {
+    /// This device and its incarnation.
+    pub author: Author,
+    /// Number of its first operation.
+    pub first_seq: u64,
+    /// Number after its last one.
+    pub next_seq: u64,
+    /// The batch.
+    pub sealed: SealedBatch,
+}
+
 /// What a commit brought.
 #[derive(Debug, Clone, Default)]
 pub struct Commit {
     /// Own batches, to be told to others.
-    pub own: Vec<SealedBatch>,
+    pub own: Vec<OwnBatch>,
     /// A device spoke of itself.
     pub devices: bool,
     /// Wants or their outcomes changed.
@@ -109,7 +122,7 @@ enum Job {
     Receive(Vec<SealedBatch>, Arrival, Timestamp, Reply<Result<Applied, ReceiveError>>),
     Account(BTreeMap<Author, u64>, Reply<Result<(), CatalogError>>),
     Release(Timestamp, Reply<Result<(), CatalogError>>),
-    NewIncarnation(Reply<Result<Author, CatalogError>>),
+    NewIncarnation(Author, Reply<Result<Author, CatalogError>>),
 }
 
 type Reply<T> = Sender<T>;
@@ -257,12 +270,13 @@ impl Catalog {
         self.ask(|reply| Job::Release(now, reply))?
     }
 
-    /// Begins a new incarnation of this device's log: after a restore from a backup.
+    /// Begins a new incarnation of this device's log, unless one after `author` has begun already: after a restore from a
+    /// backup, when others know more of the old one than this device does.
     ///
     /// # Errors
     /// [`CatalogError`] when the commit fails.
-    pub fn new_incarnation(&self) -> Result<Author, CatalogError> {
-        self.ask(Job::NewIncarnation)?
+    pub fn new_incarnation_after(&self, author: Author) -> Result<Author, CatalogError> {
+        self.ask(|reply| Job::NewIncarnation(author, reply))?
     }
 
     /// Commits from now on. A watcher that is too slow misses some, and finds out by looking.
@@ -303,7 +317,7 @@ struct Writer {
 /// What the jobs of one commit have to say when it is durable.
 struct Round {
     frames: Vec<(Arrival, Vec<u8>)>,
-    own: Vec<SealedBatch>,
+    own: Vec<OwnBatch>,
     answers: Vec<Box<dyn FnOnce(Option<CatalogError>) + Send>>,
 }
 
@@ -497,12 +511,14 @@ impl Writer {
                     settle(&slot, result, |error| Some(error.clone()))
                 }))
             }
-            Job::NewIncarnation(reply) => {
+            Job::NewIncarnation(after, reply) => {
                 let slot = Arc::new(Mutex::new(None));
                 round.answer(reply, slot.clone());
                 Some(Box::new(move |writer, _, _, _| {
-                    writer.author.incarnation =
-                        writer.author.incarnation.checked_add(1).ok_or(CatalogError::Full("incarnations"))?;
+                    if writer.author.incarnation <= after.incarnation {
+                        writer.author.incarnation =
+                            after.incarnation.checked_add(1).ok_or(CatalogError::Full("incarnations"))?;
+                    }
                     settle(&slot, Ok(writer.author), |error: &CatalogError| Some(error.clone()))
                 }))
             }
@@ -559,7 +575,8 @@ impl Writer {
                         .insert(key.as_slice(), rows::close(encoded.clone()).as_slice())
                         .map_err(CatalogError::from)?;
                     round.frames.push((Arrival::Accounted, encoded));
-                    round.own.push(sealed);
+                    let (first_seq, next_seq) = (batch.first_seq, batch.next_seq());
+                    round.own.push(OwnBatch { author, first_seq, next_seq, sealed });
                     row.stored = batch.next_seq();
                     row.accounted = row.stored;
                     row.last_hash = batch_hash(&signed);

@@ -78,11 +78,7 @@ pub struct CatalogSettings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self {
-            network: NetworkSettings::default(),
-            sync: SyncSettings::default(),
-            catalog: CatalogSettings::default(),
-        }
+        Self { network: NetworkSettings::default(), sync: SyncSettings::default(), catalog: CatalogSettings::default() }
     }
 }
 
@@ -116,8 +112,7 @@ impl Settings {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
             Err(error) => return Err(error.into()),
         };
-        let settings: Self =
-            toml_edit::de::from_str(&text).map_err(|error| ConfigError::Invalid(error.to_string()))?;
+        let settings: Self = toml_edit::de::from_str(&text).map_err(|error| ConfigError::Invalid(error.to_string()))?;
         if !(0.0..=86_400.0).contains(&settings.sync.tick_seconds) {
             return Err(ConfigError::Invalid("sync.tick_seconds must lie between 0 and 86400".to_owned()));
         }

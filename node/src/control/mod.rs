@@ -7,8 +7,8 @@ mod routes;
 mod socket;
 mod stream;
 
+pub(crate) use socket::Acceptor;
 pub use socket::connect;
-pub(crate) use socket::{Acceptor, SocketError};
 pub(crate) use stream::Reporter;
 
 use crate::node::Node;

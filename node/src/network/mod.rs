@@ -17,4 +17,5 @@ mod swarm;
 mod tests;
 
 pub use framed::{FrameError, FramedStream};
+pub(crate) use swarm::socket_of;
 pub use swarm::{Config, Event, Handle, NetworkError, Verdict, start};

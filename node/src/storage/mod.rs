@@ -24,5 +24,5 @@ pub use layout::{ObjectKey, object_key};
 pub use pipeline::{ChunkSource, OpenError, Sealing, Stored, open_content, open_range, put_content};
 pub use profile::{ProfileSpec, built_in};
 pub use provider::{Listed, Pending, Put, StorageProvider};
-pub use registry::{ProviderFactory, Registry, RegistryError};
+pub use registry::{ProviderConfig, ProviderFactory, Registry, RegistryError};
 pub use snapshot::{write_key_bundle, write_snapshot};

@@ -421,3 +421,43 @@ impl Read for MarkRead {
         self.inner.read(buffer).inspect_err(|error| self.reason = Some(reason_of(error)))
     }
 }
+
+/// Longest object that is fetched without knowing its size.
+const SMALL_BYTES_MAX: u64 = 64 << 20;
+
+impl DataPlane {
+    /// Fetches an object whose size is not known, verified, into memory.
+    ///
+    /// # Errors
+    /// Why the source did not give it.
+    pub async fn fetch_small(
+        &self,
+        hash: [u8; 32],
+        source: DeviceId,
+        addresses: &[(bool, SocketAddr)],
+    ) -> Result<Vec<u8>, Reason> {
+        let request = Request {
+            items: Vec::new(),
+            addresses: BTreeMap::from([(source, addresses.to_vec())]),
+            progress: Arc::new(|_| {}),
+            cancel: CancellationToken::new(),
+        };
+        let wanted = vec![(blake3::Hash::from(hash), ChunkRanges::all())];
+        let response = self.ask(&request, source, &wanted).await.map_err(|error| reason_of(&error))?;
+        let decoded = tokio::task::spawn_blocking(move || decode_whole(response, hash)).await;
+        decoded.unwrap_or(Err(Reason::Broken))
+    }
+}
+
+/// Decodes a whole object; the size that the source names is proven by the hash.
+fn decode_whole(mut response: Box<dyn Read + Send>, hash: [u8; 32]) -> Result<Vec<u8>, Reason> {
+    let mut announced = [0; 8];
+    response.read_exact(&mut announced).map_err(|error| reason_of(&error))?;
+    let size = u64::from_le_bytes(announced);
+    if size > SMALL_BYTES_MAX {
+        return Err(Reason::Lied);
+    }
+    // The announced size is put in front again for the common decoder.
+    let whole = io::Cursor::new(announced).chain(response);
+    decode_range(Box::new(whole), hash, size, &ChunkRanges::all(), 0..size)
+}

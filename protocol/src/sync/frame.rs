@@ -19,7 +19,7 @@ const IDS_MAX: usize = 65_536;
 const HELD_MAX: usize = 16_384;
 
 /// Held operations `from..until` of an author.
-pub type HeldRange = (Author, u64, u64);
+pub(super) type HeldRange = (Author, u64, u64);
 
 /// A message of a session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

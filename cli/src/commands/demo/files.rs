@@ -22,7 +22,11 @@ const COPY_BYTES_MAX: u64 = 2 << 30;
 
 /// Fills a folder with made files: a few photos' worth of noise and some small notes.
 pub(super) fn make(folder: &Path) -> Result<Vec<Sample>, Failure> {
-    let photos = [("holiday/beach.jpg", 3_145_728), ("holiday/dunes at night.jpg", 2_500_000), ("family/grandma.jpg", 1_234_567)];
+    let photos = [
+        ("holiday/beach.jpg", 3_145_728),
+        ("holiday/dunes at night.jpg", 2_500_000),
+        ("family/grandma.jpg", 1_234_567),
+    ];
     let mut noise = blake3::Hasher::new_derive_key("larder demo file").finalize_xof();
     for (path, size) in photos {
         write(folder, path, |out| {

@@ -1,0 +1,128 @@
+//! What this device can serve: by hash, from files in place and from stored objects.
+
+use super::Places;
+use crate::{
+    audit::Event,
+    catalog::{Catalog, CatalogError},
+    node::{Node, now},
+    storage::{StorageProvider, object_key},
+    transfer::{Blob, BlobSource, FileStamp},
+};
+use larder_protocol::{
+    id::{ChunkId, ContentId, DeviceId},
+    record::{EntryValue, Suspicion, SuspicionReason},
+};
+use std::{
+    ffi::OsString,
+    os::unix::ffi::OsStringExt,
+    path::PathBuf,
+    sync::{Arc, OnceLock, Weak},
+};
+
+/// Finds blobs of this device.
+pub(crate) struct Holdings {
+    catalog: Catalog,
+    places: Arc<Places>,
+    device: DeviceId,
+    node: OnceLock<Weak<Node>>,
+}
+
+impl Holdings {
+    pub(crate) fn new(catalog: Catalog, places: Arc<Places>, device: DeviceId) -> Self {
+        Self { catalog, places, device, node: OnceLock::new() }
+    }
+
+    /// Lets doubts reach the audit log.
+    pub(crate) fn attach(&self, node: &Arc<Node>) {
+        let _ = self.node.set(Arc::downgrade(node));
+    }
+
+    /// Files in place that should hold a content.
+    pub(crate) fn files(&self, content: &ContentId) -> Result<Vec<Blob>, CatalogError> {
+        let Some(copies) = self.catalog.copies(content)? else { return Ok(Vec::new()) };
+        let mut blobs = Vec::new();
+        for entry in copies.entries {
+            let (Some(place), EntryValue::File(file)) = (self.places.get(&entry.location), entry.value) else {
+                continue;
+            };
+            if !place.spec.is_in_place() {
+                continue;
+            }
+            let stamp = self.catalog.scan_state(&entry.location, &entry.path)?.map(|state| FileStamp {
+                size: state.size,
+                modified_ns: state.modified_ns,
+                inode: state.inode,
+            });
+            let path = place.root.join(PathBuf::from(OsString::from_vec(entry.path.to_bytes())));
+            blobs.push(Blob { path, size: file.size, stamp });
+        }
+        Ok(blobs)
+    }
+
+    fn objects(&self, hash: &[u8; 32]) -> Vec<Blob> {
+        let key = object_key(&ChunkId::new(*hash));
+        let places = self.places.all().into_iter().filter(|place| !place.spec.is_in_place());
+        places
+            .filter_map(|place| {
+                let path = place.root.join(key.as_str());
+                let size = std::fs::metadata(&path).ok()?.len();
+                Some(Blob { path, size, stamp: None })
+            })
+            .collect()
+    }
+
+    fn suspect(&self, hash: &[u8; 32], blob: &Blob) -> Result<(), CatalogError> {
+        let content = ContentId::new(*hash);
+        let Some((place, Some(_))) = self.places.containing(&blob.path) else { return Ok(()) };
+        let Some(copies) = self.catalog.copies(&content)? else {
+            tracing::error!("a stored object is damaged");
+            return Ok(());
+        };
+        let known = copies
+            .suspicions
+            .iter()
+            .any(|(device, suspicion)| *device == self.device && suspicion.location == place.id);
+        let verified = copies
+            .entries
+            .iter()
+            .filter(|entry| entry.location == place.id)
+            .filter_map(|entry| if let EntryValue::File(file) = entry.value { Some(file.verified) } else { None });
+        let answered = verified.max();
+        let stands = copies.suspicions.iter().any(|(device, suspicion)| {
+            *device == self.device && suspicion.location == place.id && answered.is_none_or(|at| at < suspicion.seen)
+        });
+        if known && stands {
+            return Ok(());
+        }
+        let record = Suspicion { location: place.id, content, reason: SuspicionReason::Changed, seen: now() };
+        if let Err(error) = self.catalog.append(vec![record.into()], Vec::new(), now()) {
+            tracing::warn!(%error, "a doubt cannot be kept");
+        }
+        if let Some(node) = self.node.get().and_then(Weak::upgrade) {
+            node.note(Event::failed("serve", content).fact("reason", "the file does not match its hash any more"));
+        }
+        Ok(())
+    }
+}
+
+impl BlobSource for Holdings {
+    fn find(&self, hash: &[u8; 32]) -> Vec<Blob> {
+        let mut blobs = self.files(&ContentId::new(*hash)).unwrap_or_else(|error| {
+            tracing::warn!(%error, "holdings cannot be read");
+            Vec::new()
+        });
+        blobs.extend(self.objects(hash));
+        blobs
+    }
+
+    fn doubt(&self, hash: &[u8; 32], blob: &Blob) {
+        if let Err(error) = self.suspect(hash, blob) {
+            tracing::warn!(%error, "a doubt cannot be kept");
+        }
+    }
+}
+
+/// A stored object of a place, if it has it.
+pub(crate) fn object_path(provider: &dyn StorageProvider, id: &ChunkId) -> Option<PathBuf> {
+    provider.local_path(&object_key(id)).filter(|path| path.exists())
+}

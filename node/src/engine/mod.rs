@@ -1,0 +1,319 @@
+//! The loop that ties the parts together: events of the network and commits of the catalog in, sessions, news and work out.
+
+mod holdings;
+mod members;
+mod online;
+mod places;
+mod session;
+mod wants;
+
+pub(crate) use holdings::{Holdings, object_path};
+pub(crate) use members::Members;
+pub(crate) use online::Online;
+pub(crate) use places::{Place, Places};
+
+use crate::{
+    catalog::{Commit, ReceiveError},
+    network::{Event, Verdict},
+    node::{Node, now, remember_ports},
+};
+use larder_protocol::{
+    bounded::{List, Text},
+    codec,
+    id::DeviceId,
+    record::Device,
+    sync::{Decision, Gossip, decide},
+};
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::sync::mpsc;
+
+/// How long held operations wait for a session to account for them.
+const HELD_TIME_MAX: Duration = Duration::from_secs(5);
+/// How long changes of the listening addresses are gathered before they are told.
+const ADDRESS_PAUSE: Duration = Duration::from_millis(200);
+/// How often operations from the future are looked at.
+const RELEASE_EVERY: Duration = Duration::from_secs(30);
+/// Peers that a round of anti-entropy picks.
+const PEERS_PER_ROUND: usize = 2;
+
+/// The engine of a node.
+pub(crate) struct Engine {
+    node: Arc<Node>,
+    sessions: session::Sessions,
+    /// Sessions that end tell the engine whom they were with.
+    ended: mpsc::Sender<(DeviceId, bool)>,
+    ended_receiver: mpsc::Receiver<(DeviceId, bool)>,
+    round_at: Option<Instant>,
+    held_at: Option<Instant>,
+    addresses_at: Option<Instant>,
+    release_at: Instant,
+    wants: wants::Wants,
+}
+
+impl Engine {
+    pub(crate) fn new(node: Arc<Node>) -> Self {
+        let (ended, ended_receiver) = mpsc::channel(64);
+        let start = Instant::now();
+        Self {
+            wants: wants::Wants::new(node.clone()),
+            sessions: session::Sessions::default(),
+            round_at: node.settings.sync.tick().map(|tick| start + tick),
+            node,
+            ended,
+            ended_receiver,
+            held_at: None,
+            addresses_at: Some(start),
+            release_at: start + RELEASE_EVERY,
+        }
+    }
+
+    /// Runs until the node stops.
+    pub(crate) async fn run(mut self, mut events: mpsc::Receiver<Event>) {
+        let mut commits = self.commits();
+        let members = self.node.members.clone();
+        self.members_changed().await;
+        self.addresses_changed().await;
+        self.node.network.set_topic(self.node.members.ring().current().1.topic()).await;
+        self.wants.look();
+        loop {
+            let wakeup = [self.round_at, self.held_at, self.addresses_at, Some(self.release_at)];
+            let next = wakeup.into_iter().flatten().min().unwrap_or(self.release_at);
+            tokio::select! {
+                () = self.node.stop.cancelled() => return,
+                Some(event) = events.recv() => self.event(event).await,
+                Some(commit) = commits.recv() => self.committed(commit).await,
+                () = members.changed() => {
+                    self.members_changed().await;
+                    self.addresses_changed().await;
+                }
+                Some((device, well)) = self.ended_receiver.recv() => self.session_ended(device, well).await,
+                () = tokio::time::sleep_until(next.into()) => self.timers().await,
+            }
+        }
+    }
+
+    /// Commits of the catalog, brought over from its own thread.
+    fn commits(&self) -> mpsc::Receiver<Commit> {
+        let watched = self.node.catalog.watch();
+        let (sender, receiver) = mpsc::channel(256);
+        tokio::task::spawn_blocking(move || {
+            while let Ok(commit) = watched.recv() {
+                if sender.blocking_send(commit).is_err() {
+                    return;
+                }
+            }
+        });
+        receiver
+    }
+
+    async fn timers(&mut self) {
+        let now_at = Instant::now();
+        if self.round_at.is_some_and(|at| at <= now_at) {
+            // Rounds of many nodes drift apart by up to a quarter.
+            let jitter = f64::from(crate::keys::random::<1>()[0]) / 1024.0;
+            self.round_at = self.node.settings.sync.tick().map(|tick| now_at + tick.mul_f64(0.875 + jitter));
+            self.round();
+        }
+        if self.held_at.is_some_and(|at| at <= now_at) {
+            self.held_at = None;
+            self.round();
+        }
+        if self.addresses_at.is_some_and(|at| at <= now_at) {
+            self.addresses_at = None;
+            if let Err(error) = tell_addresses(&self.node).await {
+                tracing::warn!(%error, "own addresses cannot be told");
+            }
+        }
+        if self.release_at <= now_at {
+            self.release_at = now_at + RELEASE_EVERY;
+            let catalog = self.node.catalog.clone();
+            self.node.tasks.spawn_blocking(move || {
+                if catalog.counts().is_ok_and(|counts| counts.held_back > 0)
+                    && let Err(error) = catalog.release(now())
+                {
+                    tracing::warn!(%error, "operations that were held back");
+                }
+            });
+        }
+    }
+
+    /// Starts sessions with a few connected peers.
+    fn round(&mut self) {
+        let mut peers = self.node.online.devices();
+        while peers.len() > PEERS_PER_ROUND {
+            let index = usize::from(u16::from_le_bytes(crate::keys::random())) % peers.len();
+            peers.swap_remove(index);
+        }
+        for device in peers {
+            self.start_session(device);
+        }
+    }
+
+    fn start_session(&mut self, device: DeviceId) {
+        if self.sessions.begin(device) {
+            let (node, ended) = (self.node.clone(), self.ended.clone());
+            self.node.tasks.spawn(async move {
+                let well = session::initiate(&node, device).await;
+                let _ = ended.send((device, well)).await;
+            });
+        }
+    }
+
+    async fn session_ended(&mut self, device: DeviceId, well: bool) {
+        let again = self.sessions.end(device);
+        if well {
+            self.node.network.greeted(device).await;
+        }
+        if again && self.node.online.contains(&device) {
+            self.start_session(device);
+        }
+    }
+
+    async fn event(&mut self, event: Event) {
+        match event {
+            Event::Connected { device, address } => {
+                tracing::info!(%device, "peer connected");
+                self.node.online.insert(device, address);
+                // One of the two begins; the session serves both.
+                if self.node.device() < device {
+                    self.start_session(device);
+                }
+                self.wants.look();
+            }
+            Event::Disconnected { device } => {
+                tracing::info!(%device, "peer disconnected");
+                self.node.online.remove(&device);
+            }
+            Event::Inbound { device, stream } => {
+                let (node, ended) = (self.node.clone(), self.ended.clone());
+                if self.sessions.admit(device) {
+                    self.node.tasks.spawn(async move {
+                        let well = session::answer(&node, device, stream).await;
+                        let _ = ended.send((device, well)).await;
+                    });
+                }
+            }
+            Event::Gossip { from, bytes, id } => {
+                let verdict = self.gossip(from, &bytes).await;
+                self.node.network.judge(from, id, verdict).await;
+            }
+            Event::Listening => self.addresses_at = Some(Instant::now() + ADDRESS_PAUSE),
+        }
+    }
+
+    async fn gossip(&mut self, from: DeviceId, bytes: &[u8]) -> Verdict {
+        let Ok(news) = codec::decode::<Gossip>(bytes) else { return Verdict::Reject };
+        let (Gossip::Batch { author, .. } | Gossip::Head { author, .. }) = &news;
+        let stored = match self.node.catalog.summary() {
+            Ok(summary) => summary.held.get(author).map_or_else(|| summary.vector.get(author), |(_, until)| *until),
+            Err(error) => {
+                tracing::warn!(%error, "gossip cannot be judged");
+                return Verdict::Ignore;
+            }
+        };
+        match decide(stored, &news) {
+            Decision::Ignore => Verdict::Ignore,
+            Decision::Pull => {
+                self.start_session(from);
+                Verdict::Accept
+            }
+            Decision::Hold => {
+                let Gossip::Batch { batch, .. } = news else { return Verdict::Ignore };
+                let catalog = self.node.catalog.clone();
+                match tokio::task::spawn_blocking(move || catalog.hold(batch, now())).await {
+                    Ok(Ok(_)) => {
+                        self.held_at.get_or_insert(Instant::now() + HELD_TIME_MAX);
+                        Verdict::Accept
+                    }
+                    Ok(Err(ReceiveError::Batch(error))) => {
+                        tracing::warn!(%from, %error, "gossip: unsound batch");
+                        Verdict::Reject
+                    }
+                    Ok(Err(error)) => {
+                        tracing::debug!(%error, "gossip: a session will tell");
+                        self.start_session(from);
+                        Verdict::Ignore
+                    }
+                    Err(_) => Verdict::Ignore,
+                }
+            }
+        }
+    }
+
+    async fn committed(&mut self, commit: Commit) {
+        for own in &commit.own {
+            let news = Gossip::of(own.author, own.first_seq, own.next_seq, &own.sealed);
+            match codec::encode(&news) {
+                Ok(bytes) => self.node.network.publish(bytes).await,
+                Err(error) => tracing::warn!(%error, "news cannot be told"),
+            }
+        }
+        if commit.devices {
+            self.addresses_changed().await;
+        }
+        if commit.wants || !commit.locations.is_empty() {
+            self.wants.look();
+        }
+        if !commit.locations.is_empty() {
+            let node = self.node.clone();
+            // Keeps `find` quick; what is not done in time is done by the next question.
+            self.node.tasks.spawn_blocking(move || {
+                if let Err(error) = node.search.catch_up() {
+                    tracing::warn!(%error, "search index");
+                }
+            });
+        }
+    }
+
+    async fn members_changed(&self) {
+        let members: BTreeSet<DeviceId> =
+            self.node.members.devices().into_iter().filter(|device| *device != self.node.device()).collect();
+        self.node.network.set_members(members).await;
+    }
+
+    async fn addresses_changed(&self) {
+        match self.node.catalog.devices() {
+            Ok(devices) => {
+                for (device, said) in devices {
+                    if device != self.node.device() {
+                        let control = said.control.iter().map(|address| address.to_string()).collect::<Vec<_>>();
+                        self.node.network.set_addresses(device, control).await;
+                    }
+                }
+            }
+            Err(error) => tracing::warn!(%error, "addresses cannot be read"),
+        }
+        for (device, addresses) in self.node.members.first_addresses() {
+            self.node.network.set_addresses(device, addresses).await;
+        }
+    }
+}
+
+/// Says where this device is, when that has changed; gives whether it listens anywhere yet.
+pub(crate) async fn tell_addresses(node: &Node) -> Result<bool, larder_protocol::control::ControlError> {
+    let control = node.network.listening().await;
+    let sockets: Vec<(bool, SocketAddr)> =
+        control.iter().filter_map(|address| crate::network::socket_of(address)).collect();
+    if sockets.is_empty() {
+        return Ok(false);
+    }
+    remember_ports(node, &sockets).await?;
+    let hosts: BTreeSet<_> = sockets.iter().map(|(_, address)| address.ip()).collect();
+    let mut data = Vec::new();
+    for host in hosts.into_iter().filter(|host| host.is_ipv4() == node.data.tcp_addr().is_ipv4()) {
+        data.push(format!("tcp://{}", SocketAddr::new(host, node.data.tcp_addr().port())));
+        data.push(format!("udp://{}", SocketAddr::new(host, node.data.quic_addr().port())));
+    }
+    let texts = |texts: Vec<String>| List::truncated(texts.into_iter().filter_map(|text| Text::new(text).ok()));
+    let said = Device { name: node.name.clone(), control: texts(control), data: texts(data) };
+    let known = node.catalog.devices().map_err(crate::operations::errors::catalog)?;
+    if known.get(&node.device()) != Some(&said) {
+        node.append(vec![said.into()], Vec::new()).await?;
+    }
+    Ok(true)
+}

@@ -1,0 +1,218 @@
+//! Running a session of anti-entropy over a stream.
+
+use crate::{
+    catalog::ReceiveError,
+    network::{FrameError, FramedStream},
+    node::{Node, now},
+};
+use larder_protocol::{
+    codec,
+    id::DeviceId,
+    sync::{Effect, Frame, Input, Local, Session},
+    time::Now,
+};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::sync::mpsc;
+
+/// Frames that wait for the machine; then the peer waits.
+const FRAMES_MAX: usize = 4;
+/// Sessions that a peer may have begun at once.
+const INBOUND_MAX: u32 = 2;
+
+/// Which sessions run.
+#[derive(Debug, Default)]
+pub(super) struct Sessions {
+    running: BTreeMap<DeviceId, Running>,
+}
+
+#[derive(Debug, Default)]
+struct Running {
+    count: u32,
+    again: bool,
+}
+
+impl Sessions {
+    /// Whether a session of our own may begin; when one runs, another one follows it.
+    pub(super) fn begin(&mut self, device: DeviceId) -> bool {
+        let running = self.running.entry(device).or_default();
+        if running.count > 0 {
+            running.again = true;
+            return false;
+        }
+        running.count = 1;
+        true
+    }
+
+    /// Whether a session that a peer begins is taken.
+    pub(super) fn admit(&mut self, device: DeviceId) -> bool {
+        let running = self.running.entry(device).or_default();
+        let admitted = running.count < INBOUND_MAX;
+        running.count += u32::from(admitted);
+        admitted
+    }
+
+    /// A session has ended; whether another one shall follow.
+    pub(super) fn end(&mut self, device: DeviceId) -> bool {
+        let Some(running) = self.running.get_mut(&device) else { return false };
+        running.count = running.count.saturating_sub(1);
+        if running.count > 0 {
+            return false;
+        }
+        let again = running.again;
+        self.running.remove(&device);
+        again
+    }
+}
+
+/// Begins a session with a connected peer; whether it went well.
+pub(super) async fn initiate(node: &Arc<Node>, device: DeviceId) -> bool {
+    match node.network.open_sync(device).await {
+        Ok(stream) => answer(node, device, stream).await,
+        Err(error) => {
+            tracing::debug!(%device, %error, "session cannot begin");
+            false
+        }
+    }
+}
+
+/// Runs a session on a stream; whether it went well.
+pub(super) async fn answer(node: &Arc<Node>, device: DeviceId, stream: FramedStream) -> bool {
+    tokio::select! {
+        result = run(node, device, stream) => match result {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::info!(%device, %error, "session broke off");
+                false
+            }
+        },
+        () = node.stop.cancelled() => false,
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum SessionError {
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    #[error("frame: {0}")]
+    Decode(#[from] codec::DecodeError),
+    #[error("frame: {0}")]
+    Encode(#[from] codec::EncodeError),
+    #[error(transparent)]
+    Catalog(#[from] crate::catalog::CatalogError),
+    #[error(transparent)]
+    Receive(#[from] ReceiveError),
+    #[error(transparent)]
+    Membership(#[from] crate::keys::KeyFileError),
+    #[error(transparent)]
+    Violation(#[from] larder_protocol::sync::Violation),
+    #[error("the peer closed the stream")]
+    Closed,
+    #[error(transparent)]
+    Task(#[from] tokio::task::JoinError),
+}
+
+fn clock(start: Instant) -> Now {
+    Now { mono_ns: u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX), wall: now() }
+}
+
+/// Runs blocking work on the catalog.
+async fn blocking<T: Send + 'static, E: Send + 'static>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, SessionError>
+where
+    SessionError: From<E>,
+{
+    Ok(tokio::task::spawn_blocking(work).await??)
+}
+
+async fn run(node: &Arc<Node>, device: DeviceId, stream: FramedStream) -> Result<(), SessionError> {
+    let start = Instant::now();
+    let (mut reader, mut writer) = stream.split();
+    let (frames, mut received) = mpsc::channel::<Result<Vec<u8>, FrameError>>(FRAMES_MAX);
+    let reading = tokio::spawn(async move {
+        loop {
+            let frame = match reader.next().await {
+                Ok(Some(frame)) => Ok(frame),
+                Ok(None) => return,
+                Err(error) => Err(error),
+            };
+            let failed = frame.is_err();
+            if frames.send(frame).await.is_err() || failed {
+                return;
+            }
+        }
+    });
+    let _abort_reading = AbortOnDrop(reading);
+    let catalog = node.catalog.clone();
+    let summary = blocking(move || catalog.summary()).await?;
+    let (membership, membership_hash, epoch) = node.members.summary();
+    let local =
+        Local { group: node.group, epoch, vector: summary.vector, held: summary.held, membership, membership_hash };
+    let mut session = Session::new(node.device(), local);
+    session.start(clock(start));
+    loop {
+        while let Some(effect) = session.poll() {
+            let input = match effect {
+                Effect::Send(frame) => {
+                    writer.send(&codec::encode(&frame)?).await?;
+                    continue;
+                }
+                Effect::LoadMembership(ids) => Input::Membership(node.members.load(&ids)),
+                Effect::CommitMembership(ops) => {
+                    let members = node.members.clone();
+                    blocking(move || members.insert(ops)).await?;
+                    Input::MembershipCommitted
+                }
+                Effect::Load(gap, bytes_max) => {
+                    let catalog = node.catalog.clone();
+                    let (batches, next_seq) = blocking(move || catalog.load(&gap, bytes_max)).await?;
+                    Input::Loaded { batches, next_seq }
+                }
+                Effect::Commit(batches) => {
+                    let catalog = node.catalog.clone();
+                    blocking(move || catalog.apply(batches, now())).await?;
+                    Input::Committed
+                }
+                Effect::Account(counts) => {
+                    let catalog = node.catalog.clone();
+                    blocking(move || catalog.account(counts)).await?;
+                    Input::Accounted
+                }
+                Effect::OwnLogAhead(author) => {
+                    tracing::warn!(%author, "this device's log goes on elsewhere: it begins a new incarnation");
+                    let catalog = node.catalog.clone();
+                    blocking(move || catalog.new_incarnation_after(author)).await?;
+                    continue;
+                }
+                Effect::Finished(report) => {
+                    tracing::debug!(%device, ?report, "session done");
+                    writer.close().await?;
+                    return Ok(());
+                }
+                Effect::Failed(violation) => return Err(violation.into()),
+            };
+            session.handle(clock(start), input);
+        }
+        let wait = session
+            .next_wakeup()
+            .map_or(Duration::from_secs(60), |at| Duration::from_nanos(at.saturating_sub(clock(start).mono_ns)));
+        match tokio::time::timeout(wait, received.recv()).await {
+            Ok(Some(frame)) => session.handle(clock(start), Input::Frame(codec::decode::<Frame>(&frame?)?)),
+            Ok(None) => return Err(SessionError::Closed),
+            Err(_) => session.handle(clock(start), Input::Tick),
+        }
+    }
+}
+
+/// Ends a task with its owner.
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}

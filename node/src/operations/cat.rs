@@ -1,0 +1,218 @@
+//! `cat`: a content's bytes, or a range of them, without a file.
+
+use super::{
+    blocking,
+    bring::{addresses, fetch_manifest, file_of},
+    copies::{Copy, Form, Known},
+    errors, select,
+};
+use crate::{
+    audit::Event,
+    node::Node,
+    storage::{ChunkSource, OpenError, StorageProvider, object_key, open_range},
+    transfer::{Item, Request},
+    tree_hash,
+};
+use larder_protocol::{
+    control::{CatQuery, ControlError, ErrorKind},
+    id::{ChunkId, ContentId, DeviceId},
+    seal::Manifest,
+};
+use std::{fs, io, ops::Range, os::unix::fs::FileExt, path::PathBuf, sync::Arc};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+
+/// Bytes that are read and verified at a time.
+const PIECE_BYTES: u64 = 4 << 20;
+
+type Pieces = ReceiverStream<io::Result<Vec<u8>>>;
+
+/// The number of bytes that follow, and the bytes in pieces.
+pub(crate) async fn cat(node: Arc<Node>, query: CatQuery) -> Result<(u64, Pieces), ControlError> {
+    let (reading, reference) = (node.clone(), query.reference.clone());
+    let (content, size, copies) = blocking(move || {
+        let wanted = select::contents(&reading, &reference)?;
+        let [wanted] = &wanted[..] else {
+            return Err(ControlError::new(ErrorKind::AmbiguousReference, reference).detail("name one file"));
+        };
+        let known = Known::read(&reading)?;
+        let found = reading.catalog.copies(&wanted.content).map_err(errors::catalog)?;
+        let copies = found.map_or_else(Vec::new, |found| known.copies(&reading, &wanted.content, &found));
+        Ok((wanted.content, wanted.size, copies))
+    })
+    .await?;
+    let first = query.first.unwrap_or(0);
+    let end = query.last.map_or(size, |last| last.saturating_add(1)).min(size);
+    if first > size || (first == size && size > 0) {
+        let detail = format!("it has {size} bytes");
+        return Err(ControlError::new(ErrorKind::BadRequest, "--range").detail(detail));
+    }
+    let range = first..end.max(first);
+    let mut readers = readers(&node, &content, size, &copies);
+    let (pieces, receiver) = mpsc::channel(2);
+    let length = range.end - range.start;
+    // The first piece decides whether there is anything to say at all, so that an error comes as one.
+    let head = range.start..range.end.min(range.start + PIECE_BYTES);
+    let first_piece = read(&mut readers, &node, head.clone()).await.ok_or_else(|| {
+        ControlError::new(ErrorKind::NoSource, content.to_string())
+            .detail("no reachable copy gives these bytes")
+            .retry()
+    })?;
+    node.note(Event::ok("cat", content).fact("bytes", length));
+    tokio::spawn(async move {
+        if pieces.send(Ok(first_piece)).await.is_err() {
+            return;
+        }
+        let mut at = head.end;
+        while at < range.end {
+            let next = at..range.end.min(at + PIECE_BYTES);
+            at = next.end;
+            let piece = read(&mut readers, &node, next).await;
+            let failed = piece.is_none();
+            let piece = piece.ok_or_else(|| io::Error::other("no copy gives the rest"));
+            if pieces.send(piece).await.is_err() || failed {
+                return;
+            }
+        }
+    });
+    Ok((length, ReceiverStream::new(receiver)))
+}
+
+/// A way to read ranges of one content.
+enum Reader {
+    /// A file of this device, once it was verified.
+    File { path: PathBuf, content: ContentId, size: u64, verified: bool },
+    /// Another device's file.
+    Remote { holder: DeviceId, content: ContentId, size: u64 },
+    /// Objects of this device or another.
+    Sealed {
+        holder: DeviceId,
+        place: Option<crate::engine::Place>,
+        id: ChunkId,
+        content: ContentId,
+        manifest: Option<Arc<Manifest>>,
+    },
+}
+
+fn readers(node: &Node, content: &ContentId, size: u64, copies: &[Copy]) -> Vec<Reader> {
+    let reader = |copy: &Copy| {
+        let here = copy.holder == node.device();
+        let place = node.places.get(&copy.location);
+        match (&copy.form, &copy.path, place) {
+            (Form::InPlace, Some(path), Some(place)) if here => {
+                Some(Reader::File { path: file_of(&place, path), content: *content, size, verified: false })
+            }
+            (Form::InPlace, _, _) if !here => Some(Reader::Remote { holder: copy.holder, content: *content, size }),
+            (Form::Objects(id), _, place) => {
+                Some(Reader::Sealed { holder: copy.holder, place, id: *id, content: *content, manifest: None })
+            }
+            _ => None,
+        }
+    };
+    copies.iter().filter(|copy| copy.reachable).filter_map(reader).collect()
+}
+
+/// Reads a range by the first way that still works; ways that fail are dropped.
+async fn read(readers: &mut Vec<Reader>, node: &Arc<Node>, range: Range<u64>) -> Option<Vec<u8>> {
+    while let Some(reader) = readers.first_mut() {
+        match read_by(reader, node, range.clone()).await {
+            Some(bytes) => return Some(bytes),
+            None => {
+                readers.remove(0);
+            }
+        }
+    }
+    None
+}
+
+async fn read_by(reader: &mut Reader, node: &Arc<Node>, range: Range<u64>) -> Option<Vec<u8>> {
+    match reader {
+        Reader::File { path, content, size, verified } => {
+            let (path, content, size, known) = (path.clone(), *content, *size, *verified);
+            let bytes = blocking(move || Ok(read_file(&path, &content, size, known, range))).await.ok()??;
+            *verified = true;
+            Some(bytes)
+        }
+        Reader::Remote { holder, content, size } => {
+            let item = Item { hash: *content.as_bytes(), size: *size, partial: PathBuf::new(), sources: vec![*holder] };
+            let request = Request {
+                items: vec![item],
+                addresses: addresses(node).ok()?,
+                progress: Arc::new(|_| {}),
+                cancel: CancellationToken::new(),
+            };
+            node.data.fetch_range(&request, range).await.ok().map(|(_, bytes)| bytes)
+        }
+        Reader::Sealed { holder, place, id, content, manifest } => {
+            if manifest.is_none() {
+                *manifest = match place {
+                    Some(place) => own_manifest(node, place, id, content),
+                    None => fetch_manifest(node, *id, *holder, content).await,
+                }
+                .map(Arc::new);
+            }
+            let (manifest, place, holder, node) = (manifest.clone()?, place.clone(), *holder, node.clone());
+            let ring = node.members.ring();
+            let runtime = tokio::runtime::Handle::current();
+            let source = Chunks {
+                node,
+                place,
+                holder,
+                runtime,
+                sizes: manifest.chunks.iter().map(|chunk| (chunk.chunk, chunk.stored)).collect(),
+            };
+            blocking(move || Ok(open_range(&manifest, &source, &ring, range).ok())).await.ok()?
+        }
+    }
+}
+
+/// Reads a range of a file whose bytes were checked against its hash in the same breath.
+fn read_file(path: &PathBuf, content: &ContentId, size: u64, verified: bool, range: Range<u64>) -> Option<Vec<u8>> {
+    let file = fs::File::open(path).ok()?;
+    if file.metadata().ok()?.len() != size {
+        return None;
+    }
+    let mut bytes = vec![0; usize::try_from(range.end - range.start).ok()?];
+    // A whole read is its own proof; of a large file the first piece pays for checking all of it.
+    if !verified && tree_hash::hash_file(&file, size).ok()?.as_bytes() != content.as_bytes() {
+        return None;
+    }
+    file.read_exact_at(&mut bytes, range.start).ok()?;
+    Some(bytes)
+}
+
+fn own_manifest(node: &Node, place: &crate::engine::Place, id: &ChunkId, content: &ContentId) -> Option<Manifest> {
+    let object = fs::read(place.provider().ok()?.local_path(&object_key(id))?).ok()?;
+    let ring = node.members.ring();
+    let (manifest, _) = Manifest::open(&object, |epoch| ring.get(epoch).cloned()).ok()?;
+    (larder_protocol::seal::chunk_id(&object) == *id && manifest.content == *content).then_some(manifest)
+}
+
+/// Ranges of stored chunks, from disk or verified from another device.
+struct Chunks {
+    node: Arc<Node>,
+    place: Option<crate::engine::Place>,
+    holder: DeviceId,
+    runtime: tokio::runtime::Handle,
+    sizes: std::collections::BTreeMap<ChunkId, u64>,
+}
+
+impl ChunkSource for Chunks {
+    fn read(&self, id: &ChunkId, range: Range<u64>) -> Result<Vec<u8>, OpenError> {
+        if let Some(place) = &self.place {
+            let path =
+                crate::engine::object_path(&place.provider()?, id).ok_or(io::Error::from(io::ErrorKind::NotFound))?;
+            let mut bytes = vec![0; usize::try_from(range.end - range.start).map_err(io::Error::other)?];
+            fs::File::open(path)?.read_exact_at(&mut bytes, range.start)?;
+            return Ok(bytes);
+        }
+        let size = self.sizes.get(id).copied().unwrap_or_default();
+        let item = Item { hash: *id.as_bytes(), size, partial: PathBuf::new(), sources: vec![self.holder] };
+        let addresses = addresses(&self.node).map_err(io::Error::other)?;
+        let request =
+            Request { items: vec![item], addresses, progress: Arc::new(|_| {}), cancel: CancellationToken::new() };
+        let fetched = self.runtime.block_on(self.node.data.fetch_range(&request, range));
+        fetched.map(|(_, bytes)| bytes).map_err(|_| OpenError::Damaged(*id))
+    }
+}

@@ -1,0 +1,151 @@
+//! A content's copies as this device sees them now.
+
+use super::{errors, locations};
+use crate::{
+    audit::rfc3339,
+    catalog::{Copies, LocationRow},
+    node::Node,
+    storage::ProfileSpec,
+};
+use larder_protocol::{
+    control::{ControlError, CopyView, Evidence},
+    id::{ChunkId, ContentId, DeviceId, LocationId},
+    path::RelPath,
+    record::{EntryValue, ReplicaState, StorageState},
+    time::Timestamp,
+};
+use std::collections::BTreeMap;
+
+/// How a copy is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// A file under its own name.
+    InPlace,
+    /// Objects that this manifest lists.
+    Objects(ChunkId),
+}
+
+/// One copy.
+#[derive(Debug, Clone)]
+pub(crate) struct Copy {
+    pub(crate) location: LocationId,
+    pub(crate) holder: DeviceId,
+    pub(crate) path: Option<RelPath>,
+    pub(crate) form: Form,
+    pub(crate) state: &'static str,
+    pub(crate) verified: Timestamp,
+    /// It can be read now from here.
+    pub(crate) reachable: bool,
+    spec: ProfileSpec,
+}
+
+/// What many contents' copies are described with; read once.
+pub(crate) struct Known {
+    rows: BTreeMap<LocationId, (LocationRow, ProfileSpec)>,
+    names: BTreeMap<DeviceId, String>,
+    /// Places of this device whose storage is there now.
+    proven: BTreeMap<LocationId, bool>,
+}
+
+impl Known {
+    pub(crate) fn read(node: &Node) -> Result<Self, ControlError> {
+        let rows = node.catalog.locations().map_err(errors::catalog)?;
+        let with_spec = |row: LocationRow| {
+            let spec = locations::spec_of(node, &row);
+            (row.location.id, (row, spec))
+        };
+        let proven = node.places.all().into_iter().map(|place| (place.id, place.is_proven(&node.places)));
+        Ok(Self {
+            rows: rows.into_iter().map(with_spec).collect(),
+            names: node.device_names().map_err(errors::catalog)?,
+            proven: proven.collect(),
+        })
+    }
+
+    pub(crate) fn location(&self, id: &LocationId) -> Option<&LocationRow> {
+        self.rows.get(id).map(|(row, _)| row)
+    }
+
+    pub(crate) fn device_name(&self, device: &DeviceId) -> String {
+        self.names.get(device).cloned().unwrap_or_else(|| device.short())
+    }
+
+    /// All copies of a content, those that can be read first.
+    pub(crate) fn copies(&self, node: &Node, content: &ContentId, found: &Copies) -> Vec<Copy> {
+        let mut copies = Vec::new();
+        let mut add =
+            |location: &LocationId, path: Option<RelPath>, form: Form, bad: Option<&'static str>, verified| {
+                let Some((row, spec)) = self.rows.get(location) else { return };
+                let doubted = found
+                    .suspicions
+                    .iter()
+                    .any(|(_, suspicion)| suspicion.location == *location && suspicion.seen > verified);
+                let here = self.proven.get(location).copied();
+                let offline = here == Some(false)
+                    || row.state.as_ref().is_some_and(|state| state.state == StorageState::Offline && here.is_none());
+                let state = match bad {
+                    Some(bad) => bad,
+                    None if offline => "offline",
+                    None if doubted => "suspect",
+                    None => "present",
+                };
+                let holder = row.steward;
+                let present = holder == node.device() || node.online.contains(&holder);
+                copies.push(Copy {
+                    location: *location,
+                    holder,
+                    path,
+                    form,
+                    state,
+                    verified,
+                    reachable: present && !offline && bad.is_none(),
+                    spec: *spec,
+                });
+            };
+        for entry in &found.entries {
+            let EntryValue::File(file) = entry.value else { continue };
+            if self.rows.get(&entry.location).is_some_and(|(_, spec)| spec.is_in_place()) {
+                add(&entry.location, Some(entry.path.clone()), Form::InPlace, None, file.verified);
+            }
+        }
+        for row in &found.replicas {
+            let bad = match row.replica.state {
+                ReplicaState::Present => None,
+                ReplicaState::Missing => Some("missing"),
+                ReplicaState::Damaged => Some("suspect"),
+            };
+            let path = found.entries.iter().find(|entry| entry.location == row.replica.location);
+            let path = path.map(|entry| entry.path.clone());
+            add(&row.replica.location, path, Form::Objects(row.replica.manifest), bad, row.replica.verified);
+        }
+        let _ = content;
+        copies.sort_by_key(|copy| (!copy.reachable, copy.state != "present", copy.form != Form::InPlace));
+        copies
+    }
+
+    pub(crate) fn view(&self, node: &Node, copy: &Copy) -> CopyView {
+        let location = self.location(&copy.location).map_or_else(String::new, |row| row.location.name.to_string());
+        let device = self.device_name(&copy.holder);
+        let here = copy.holder == node.device();
+        let action = match copy.state {
+            "offline" => Some(format!("plug in or mount '{location}' at {device}")),
+            "suspect" => Some(format!("run 'larder index {location} --full' on {device}")),
+            "missing" => Some(format!("it was lost at '{location}'; look for another copy")),
+            _ if !copy.reachable => Some(format!("switch on {device}, or connect it to this network")),
+            _ => None,
+        };
+        CopyView {
+            location,
+            location_id: copy.location.to_string(),
+            devices: vec![device],
+            path: copy.path.as_ref().map(ToString::to_string),
+            state: copy.state.to_owned(),
+            evidence: if here { Evidence::Verified } else { Evidence::Told },
+            verified_at: rfc3339(copy.verified),
+            reachable: copy.reachable,
+            encrypted: copy.spec.encrypted,
+            chunked: copy.spec.chunked,
+            action,
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! `location`.
+
+use super::{blocking, errors, status::state_word};
+use crate::{
+    audit::{Event, rfc3339},
+    catalog::LocationRow,
+    engine::{Place, Places},
+    keys::random,
+    library::{Signature, SignatureError},
+    node::{Node, now},
+    storage::{ProfileSpec, built_in, write_key_bundle},
+};
+use larder_protocol::{
+    control::{AddLocation, ControlError, ErrorKind, LocationView},
+    id::LocationId,
+    record::{Location, LocationState, Name, Purposes, Storage, StorageState},
+};
+use std::{path::PathBuf, sync::Arc};
+
+/// What a location's profile means.
+pub(super) fn spec_of(node: &Node, row: &LocationRow) -> ProfileSpec {
+    spec_named(node, &row.location.profile).unwrap_or(ProfileSpec::SEALED)
+}
+
+fn spec_named(node: &Node, name: &str) -> Option<ProfileSpec> {
+    built_in(name).or_else(|| {
+        let profiles = node.catalog.profiles().ok()?;
+        profiles.iter().find(|profile| profile.name.as_str() == name).map(ProfileSpec::from)
+    })
+}
+
+/// The location of that name or id.
+pub(crate) fn row(node: &Node, name: &str) -> Result<LocationRow, ControlError> {
+    let rows = node.catalog.locations().map_err(errors::catalog)?;
+    let mut fitting =
+        rows.into_iter().filter(|row| row.location.name.as_str() == name || row.location.id.to_string() == name);
+    match (fitting.next(), fitting.next()) {
+        (Some(row), None) => Ok(row),
+        (Some(_), Some(_)) => {
+            Err(ControlError::new(ErrorKind::AmbiguousReference, name).detail("use the location's id"))
+        }
+        (None, _) => Err(ControlError::new(ErrorKind::UnknownReference, name)),
+    }
+}
+
+fn view(node: &Node, row: &LocationRow) -> Result<LocationView, ControlError> {
+    let names = node.device_names().map_err(errors::catalog)?;
+    let place = node.places.get(&row.location.id);
+    let spec = spec_of(node, row);
+    let state = match &place {
+        Some(place) if !place.is_proven(&node.places) => "offline",
+        _ => state_word(row.state.as_ref().map(|state| state.state)),
+    };
+    Ok(LocationView {
+        id: row.location.id.to_string(),
+        name: row.location.name.to_string(),
+        state: state.to_owned(),
+        steward: names.get(&row.steward).cloned().unwrap_or_else(|| row.steward.short()),
+        path: place.map(|place| place.root.display().to_string()),
+        profile: row.location.profile.to_string(),
+        encrypted: spec.encrypted,
+        chunked: spec.chunked,
+        purposes: row.location.purposes.to_vec(),
+        read_only: row.location.read_only,
+        files: row.files,
+        bytes: row.bytes,
+    })
+}
+
+pub(crate) async fn list(node: &Arc<Node>) -> Result<Vec<LocationView>, ControlError> {
+    let node = node.clone();
+    blocking(move || {
+        let rows = node.catalog.locations().map_err(errors::catalog)?;
+        rows.iter().map(|row| view(&node, row)).collect()
+    })
+    .await
+}
+
+pub(crate) async fn show(node: &Arc<Node>, name: &str) -> Result<LocationView, ControlError> {
+    let (node, name) = (node.clone(), name.to_owned());
+    blocking(move || view(&node, &row(&node, &name)?)).await
+}
+
+pub(crate) async fn add(node: &Arc<Node>, request: AddLocation) -> Result<LocationView, ControlError> {
+    let checking = node.clone();
+    let (place, location) = blocking(move || prepare(&checking, &request)).await?;
+    if !place.spec.is_in_place() {
+        let provider = place.provider().map_err(|error| errors::open(&location.name, error.into()))?;
+        let bundle = node.members.key_bundle();
+        write_key_bundle(&provider, &bundle).await.map_err(|error| errors::open(&location.name, error.into()))?;
+    }
+    let state =
+        LocationState { location: place.id, mount_epoch: place.mount_epoch, state: StorageState::Present, seen: now() };
+    let name = location.name.to_string();
+    node.append(vec![location.into(), state.into()], vec![Places::remember(&place)]).await?;
+    node.note(Event::ok("location-add", &name).fact("id", place.id));
+    let id = place.id.to_string();
+    node.places.add(place);
+    show(node, &id).await
+}
+
+/// Checks a request and signs the folder. Nothing counts before the catalog says so.
+fn prepare(node: &Node, request: &AddLocation) -> Result<(Place, Location), ControlError> {
+    let bad = |subject: &str, detail: &str| ControlError::new(ErrorKind::BadRequest, subject).detail(detail);
+    let root = PathBuf::from(&request.path);
+    let fits =
+        !request.name.is_empty() && !request.name.contains([':', '/']) && !request.name.contains(char::is_control);
+    let name = Name::new(request.name.as_str()).map_err(|error| bad(&request.name, &error.to_string()))?;
+    if !fits {
+        return Err(bad(&request.name, "a name has no ':', '/' or control characters"));
+    }
+    let rows = node.catalog.locations().map_err(errors::catalog)?;
+    if rows.iter().any(|row| row.location.name == name) {
+        return Err(ControlError::new(ErrorKind::NameTaken, request.name.as_str()));
+    }
+    let meta = std::fs::metadata(&root).map_err(|error| errors::io(&root, &error))?;
+    if !root.is_absolute() || !meta.is_dir() {
+        return Err(bad(&request.path, "a location is a folder"));
+    }
+    let nested =
+        node.places.all().into_iter().find(|place| root.starts_with(&place.root) || place.root.starts_with(&root));
+    if let Some(nested) = nested {
+        let detail = format!("{} is one", nested.root.display());
+        return Err(ControlError::new(ErrorKind::LocationExists, request.path.as_str()).detail(detail));
+    }
+    let profile = request.profile.as_deref().unwrap_or("raw");
+    let spec = spec_named(node, profile)
+        .ok_or_else(|| ControlError::new(ErrorKind::UnknownReference, profile).detail("no profile is called that"))?;
+    if request.read_only && !spec.is_in_place() {
+        return Err(bad(&request.name, "a location for chunks cannot be read-only"));
+    }
+    // A folder that was a location of this group before keeps its id; its mount epoch counts on.
+    let known = match Signature::read(&root) {
+        Ok(signature) => Some(signature),
+        Err(SignatureError::Missing(_)) => None,
+        Err(error) => return Err(errors::signature(&request.name, &error)),
+    };
+    let id = known.as_ref().and_then(Signature::id).unwrap_or_else(|| {
+        let mut id: [u8; 16] = random();
+        // The version and variant bits of a random UUID (RFC 9562).
+        id[6] = id[6] & 0x0f | 0x40;
+        id[8] = id[8] & 0x3f | 0x80;
+        LocationId::new(id)
+    });
+    let mount_epoch = known.as_ref().map_or(1, |signature| signature.mount_epoch.saturating_add(1));
+    if !request.read_only {
+        let fresh =
+            if spec.encrypted { Signature::sealed(&id) } else { Signature::plain(&id, &request.name, rfc3339(now())) };
+        let mut signature = known.filter(|_| !spec.encrypted).unwrap_or(fresh);
+        signature.mount_epoch = mount_epoch;
+        signature.write(&root).map_err(|error| errors::signature(&request.name, &error))?;
+    }
+    let place = Place { id, root, spec, read_only: request.read_only, mount_epoch, busy: Arc::default() };
+    let location = Location {
+        id,
+        name,
+        mount_epoch,
+        storage: Storage::Local,
+        profile: Name::new(profile).map_err(|error| bad(profile, &error.to_string()))?,
+        purposes: Purposes::truncated(request.purposes.iter().copied()),
+        read_only: request.read_only,
+        trust_store: false,
+        removed: false,
+    };
+    Ok((place, location))
+}
+
+pub(crate) async fn remove(node: &Arc<Node>, name: &str) -> Result<LocationView, ControlError> {
+    let shown = show(node, name).await?;
+    let (finding, wanted) = (node.clone(), name.to_owned());
+    let row = blocking(move || row(&finding, &wanted)).await?;
+    if row.steward != node.device() {
+        return Err(ControlError::new(ErrorKind::NotAllowed, name).detail("only the device that has it can forget it"));
+    }
+    let id = row.location.id;
+    let location = Location { removed: true, ..row.location };
+    node.append(vec![location.into()], vec![Places::forget(&id)]).await?;
+    node.places.remove(&id);
+    node.note(Event::ok("location-remove", &shown.name).fact("id", id));
+    Ok(shown)
+}

@@ -1,0 +1,114 @@
+//! From references to contents.
+
+use super::{errors, locations, reference::Reference};
+use crate::{catalog::ResolveError, node::Node};
+use larder_protocol::{
+    control::{ControlError, ErrorKind},
+    id::ContentId,
+    path::RelPath,
+    record::{EntryValue, File},
+    time::Timestamp,
+};
+
+/// A content that was referred to.
+#[derive(Debug, Clone)]
+pub(crate) struct Wanted {
+    pub(crate) content: ContentId,
+    pub(crate) size: u64,
+    /// Path to write it under, relative to where the user wants it.
+    pub(crate) relative: RelPath,
+    /// Path of the entry that it came from, whole.
+    pub(crate) path: RelPath,
+    pub(crate) modified: Option<Timestamp>,
+}
+
+fn unknown(reference: &str) -> ControlError {
+    ControlError::new(ErrorKind::UnknownReference, reference)
+}
+
+/// The contents of a reference; at least one.
+pub(crate) fn contents(node: &Node, text: &str) -> Result<Vec<Wanted>, ControlError> {
+    match Reference::parse(text)? {
+        Reference::Content(content) => by_id(node, text, content).map(|wanted| vec![wanted]),
+        Reference::Prefix(digits) => {
+            let content = node.catalog.resolve(&digits).map_err(|error| match error {
+                ResolveError::Unknown => unknown(text),
+                ResolveError::Ambiguous => ControlError::new(ErrorKind::AmbiguousReference, text),
+                ResolveError::Catalog(error) => errors::catalog(error),
+            })?;
+            by_id(node, text, content).map(|wanted| vec![wanted])
+        }
+        Reference::Sha256(_) => Err(unknown(text).detail("SHA-256 is not recorded yet; use the BLAKE3 id")),
+        Reference::File { location, path } => {
+            let row = locations::row(node, &location)?;
+            file(node, text, &row.location.id, path).map(|wanted| vec![wanted])
+        }
+        Reference::Folder { location, path } => {
+            let row = locations::row(node, &location)?;
+            folder(node, text, &row.location.id, path.as_ref())
+        }
+        Reference::Local { path, folder: is_folder } => {
+            let resolved = std::fs::canonicalize(&path).unwrap_or(path);
+            let (place, inside) = node
+                .places
+                .containing(&resolved)
+                .ok_or_else(|| unknown(text).detail("the path lies in no location of this device"))?;
+            match inside {
+                Some(path) if !is_folder && !resolved.is_dir() => {
+                    file(node, text, &place.id, path).map(|wanted| vec![wanted])
+                }
+                inside => folder(node, text, &place.id, inside.as_ref()),
+            }
+        }
+    }
+}
+
+fn by_id(node: &Node, text: &str, content: ContentId) -> Result<Wanted, ControlError> {
+    let copies = node.catalog.copies(&content).map_err(errors::catalog)?.ok_or_else(|| unknown(text))?;
+    // Of several names the first one serves.
+    let named = copies.entries.iter().find_map(|entry| match entry.value {
+        EntryValue::File(file) => Some((entry.path.clone(), Some(file.modified))),
+        EntryValue::Gone(_) => None,
+    });
+    let (path, modified) = match named {
+        Some(named) => named,
+        None => (RelPath::new(content.to_string()).map_err(errors::internal)?, None),
+    };
+    let relative = RelPath::new(path.name()).map_err(errors::internal)?;
+    Ok(Wanted { content, size: copies.size, relative, path, modified })
+}
+
+fn file(
+    node: &Node,
+    text: &str,
+    location: &larder_protocol::id::LocationId,
+    path: RelPath,
+) -> Result<Wanted, ControlError> {
+    let entry = node.catalog.entry(location, &path).map_err(errors::catalog)?;
+    let Some(EntryValue::File(File { content, size, modified, .. })) = entry.map(|entry| entry.value) else {
+        return Err(unknown(text));
+    };
+    let relative = RelPath::new(path.name()).map_err(errors::internal)?;
+    Ok(Wanted { content, size, relative, path, modified: Some(modified) })
+}
+
+fn folder(
+    node: &Node,
+    text: &str,
+    location: &larder_protocol::id::LocationId,
+    folder: Option<&RelPath>,
+) -> Result<Vec<Wanted>, ControlError> {
+    let mut wanted = Vec::new();
+    // The folder's own name stays, those above it do not: `get photos:a/b/` writes `b/…`.
+    let above = folder.and_then(RelPath::parent).map_or(0, |parent| parent.as_str().len() + 1);
+    node.catalog
+        .for_each_file(location, folder, |entry| {
+            if let EntryValue::File(File { content, size, modified, .. }) = entry.value
+                && let Ok(relative) = RelPath::new(&entry.path.as_str()[above..])
+            {
+                wanted.push(Wanted { content, size, relative, path: entry.path, modified: Some(modified) });
+            }
+        })
+        .map_err(errors::catalog)?;
+    if wanted.is_empty() { Err(unknown(text).detail("nothing is known under it")) } else { Ok(wanted) }
+}

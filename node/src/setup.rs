@@ -1,0 +1,153 @@
+//! Making a home a device: of a new group, or of one that another device invites to.
+
+use crate::{
+    audit::{Audit, Event},
+    config::{Home, Settings},
+    keys::{DeviceKeys, MembershipStore, random},
+    node::now,
+    operations::errors,
+    pairing::{self, JoinError},
+};
+use larder_protocol::{
+    control::{ControlError, ErrorKind, JoinView},
+    id::EpochId,
+    membership::{CreateRandomness, MembershipLog, RecoveryKey},
+    pairing::{Refusal, Ticket, TicketError},
+    record::Name,
+};
+use zeroize::Zeroizing;
+
+/// What founding a group brought.
+#[derive(Debug)]
+pub struct Initialised {
+    /// This device in hex.
+    pub device_id: String,
+    /// The group in hex.
+    pub group_id: String,
+    /// 24 words; shown once and kept nowhere.
+    pub recovery_words: Zeroizing<String>,
+}
+
+/// Whether a home belongs to a group.
+pub fn is_initialised(home: &Home) -> bool {
+    home.keys().join("membership.log").exists() && home.keys().join("device.key").exists()
+}
+
+fn name_of(text: &str) -> Result<Name, ControlError> {
+    let fits = !text.trim().is_empty() && !text.contains(char::is_control);
+    let name = Name::new(text).ok().filter(|_| fits);
+    name.ok_or_else(|| {
+        ControlError::new(ErrorKind::BadRequest, text).detail("a name has 1 to 128 bytes and no control characters")
+    })
+}
+
+fn prepare(home: &Home) -> Result<DeviceKeys, ControlError> {
+    home.create().map_err(|error| ControlError::new(ErrorKind::Io, "the home").detail(error.to_string()))?;
+    if is_initialised(home) {
+        let file = home.config_file();
+        let shown = file.parent().unwrap_or(&file).display().to_string();
+        return Err(ControlError::new(ErrorKind::AlreadyInitialised, shown));
+    }
+    Settings::write_template(&home.config_file()).map_err(|error| errors::config(home, &error))?;
+    Settings::load(&home.config_file()).map_err(|error| errors::config(home, &error))?;
+    // Keys of a try that did not get to its end serve the next one: an inviter that has admitted them knows them.
+    match DeviceKeys::load(&home.keys()).map_err(|error| errors::keys(&error))? {
+        Some(keys) => Ok(keys),
+        None => {
+            let keys = DeviceKeys::generate();
+            keys.save(&home.keys()).map_err(|error| errors::keys(&error))?;
+            Ok(keys)
+        }
+    }
+}
+
+fn note(home: &Home, event: Event) {
+    match Audit::open(&home.audit()) {
+        Ok(audit) => {
+            if let Err(error) = audit.append(now(), event) {
+                tracing::error!(%error, "audit log cannot be written");
+            }
+        }
+        Err(error) => tracing::error!(%error, "audit log cannot be opened"),
+    }
+}
+
+/// Founds a group with this home as its first device.
+///
+/// # Errors
+/// [`ControlError`] when the home belongs to a group already or cannot be written.
+pub fn init(home: &Home, device_name: &str, group_name: &str) -> Result<Initialised, ControlError> {
+    let (device_name, group_name) = (name_of(device_name)?, name_of(group_name)?);
+    let keys = prepare(home)?;
+    let recovery = RecoveryKey::from_entropy(random());
+    let secret: Zeroizing<[u8; 32]> = Zeroizing::new(random());
+    let randomness =
+        CreateRandomness { group: random(), ephemeral: [random(), random()], nonces: [random(), random()] };
+    let log = MembershipLog::create(
+        keys.signing(),
+        keys.wrapping().public(),
+        &group_name,
+        &device_name,
+        &recovery,
+        EpochId::new(random()),
+        &secret,
+        &randomness,
+    )
+    .map_err(errors::internal)?;
+    MembershipStore::new(&home.keys()).save(&log).map_err(|error| errors::keys(&error))?;
+    note(home, Event::ok("init", log.group()).fact("device", keys.device()));
+    Ok(Initialised {
+        device_id: keys.device().to_string(),
+        group_id: log.group().to_string(),
+        recovery_words: recovery.words(),
+    })
+}
+
+/// Joins the group that a code invites to. Nothing but this device's own keys is kept when it fails.
+///
+/// # Errors
+/// [`ControlError`] says why not; each reason of a refused code has its own kind.
+pub async fn join(home: &Home, code: &str, device_name: &str) -> Result<JoinView, ControlError> {
+    let name = name_of(device_name)?;
+    let ticket = Ticket::from_text(code).map_err(|error| {
+        let kind = match error {
+            TicketError::Version(_) => ErrorKind::BadRequest,
+            _ => ErrorKind::InviteMalformed,
+        };
+        ControlError::new(kind, "code").detail(error.to_string())
+    })?;
+    let keys = prepare(home)?;
+    let joined = pairing::join(&ticket, &keys, name, now()).await.map_err(refusal)?;
+    let ring = crate::keys::open_key_ring(&joined.log, &keys)
+        .ok_or_else(|| ControlError::new(ErrorKind::InviteWrong, "code").detail("the welcome holds no key"))?;
+    let roster = joined.log.roster();
+    let group = roster
+        .name()
+        .and_then(|name| name.open(|epoch| ring.get(epoch).map(|secret| *secret.as_bytes())))
+        .map_or_else(String::new, |name| name.to_string());
+    crate::contacts::save(home, &joined.contacts)?;
+    // The membership log comes last: with it the home counts as initialised.
+    MembershipStore::new(&home.keys()).save(&joined.log).map_err(|error| errors::keys(&error))?;
+    note(home, Event::ok("join", joined.log.group()).fact("inviter", ticket.inviter));
+    Ok(JoinView { device_id: keys.device().to_string(), group_id: joined.log.group().to_string(), group })
+}
+
+fn refusal(error: JoinError) -> ControlError {
+    let kind = match &error {
+        JoinError::Refused(Refusal::Wrong) => ErrorKind::InviteWrong,
+        JoinError::Refused(Refusal::Used) => ErrorKind::InviteUsed,
+        JoinError::Refused(Refusal::Expired) => ErrorKind::InviteExpired,
+        JoinError::Refused(Refusal::Revoked) => ErrorKind::InviteRevoked,
+        JoinError::Refused(Refusal::Burnt) => ErrorKind::InviteBurnt,
+        JoinError::Refused(Refusal::Busy) | JoinError::Unreachable(_) => ErrorKind::InviteUnreachable,
+        JoinError::Ticket(_) => ErrorKind::InviteMalformed,
+        JoinError::Handshake(_) => ErrorKind::InviteWrong,
+        JoinError::Setup(_) => ErrorKind::Internal,
+    };
+    let retry = kind == ErrorKind::InviteUnreachable;
+    let detail = match &error {
+        JoinError::Refused(_) => String::new(),
+        other => other.to_string(),
+    };
+    ControlError { retry, ..ControlError::new(kind, "code").detail(detail) }
+}
