@@ -148,9 +148,9 @@ fn gossip_is_applied_but_not_accounted_for_until_a_session_ends() {
     writer.append(vec![entry("a", 1)], Vec::new(), NOW).unwrap();
     let batches: Vec<_> = commits.try_iter().flat_map(|commit| commit.own).map(|own| own.sealed).collect();
     let author = Author { device: identity(1).device(), incarnation: 0 };
-    assert!(matches!(reader.hold(batches[1].clone(), NOW), Err(ReceiveError::Gap { expected: 0, got: 1, .. })));
-    reader.hold(batches[0].clone(), NOW).unwrap();
-    reader.hold(batches[1].clone(), NOW).unwrap();
+    assert!(matches!(reader.hold(vec![batches[1].clone()], NOW), Err(ReceiveError::Gap { expected: 0, got: 1, .. })));
+    reader.hold(vec![batches[0].clone()], NOW).unwrap();
+    reader.hold(vec![batches[1].clone()], NOW).unwrap();
     assert_eq!(reader.digest().unwrap(), writer.digest().unwrap());
     let summary = reader.summary().unwrap();
     assert_eq!((summary.vector.get(&author), summary.held.get(&author)), (0, Some(&(0, 2))));

@@ -238,7 +238,7 @@ impl Catalog {
         self.ask(|reply| Job::Append(records, local, now, reply))?
     }
 
-    /// Takes batches received by anti-entropy, contiguous for each author, and accounts for them. Atomic and durable.
+    /// Takes batches that are vouched for, contiguous for each author, and accounts for them. Atomic and durable.
     ///
     /// # Errors
     /// [`ReceiveError`]; then nothing was taken.
@@ -246,12 +246,13 @@ impl Catalog {
         self.ask(|reply| Job::Receive(batches, Arrival::Accounted, now, reply))?
     }
 
-    /// Takes a batch received by gossip if it continues what is here, without accounting for it.
+    /// Takes batches received by gossip or in a session that has not ended, contiguous for each author, without accounting
+    /// for them. Atomic and durable.
     ///
     /// # Errors
     /// [`ReceiveError`]; then nothing was taken.
-    pub fn hold(&self, batch: SealedBatch, now: Timestamp) -> Result<Applied, ReceiveError> {
-        self.ask(|reply| Job::Receive(vec![batch], Arrival::Held, now, reply))?
+    pub fn hold(&self, batches: Vec<SealedBatch>, now: Timestamp) -> Result<Applied, ReceiveError> {
+        self.ask(|reply| Job::Receive(batches, Arrival::Held, now, reply))?
     }
 
     /// Accounts for held operations up to the given counts: at the end of an anti-entropy session.

@@ -90,6 +90,8 @@ impl Engine {
                 () = members.changed() => {
                     self.members_changed().await;
                     self.addresses_changed().await;
+                    // Membership travels in sessions only, so everybody within reach is told now.
+                    self.node.online.devices().into_iter().for_each(|device| self.start_session(device));
                 }
                 Some((device, well)) = self.ended_receiver.recv() => self.session_ended(device, well).await,
                 () = tokio::time::sleep_until(next.into()) => self.timers().await,
@@ -202,6 +204,8 @@ impl Engine {
                 let verdict = self.gossip(from, &bytes).await;
                 self.node.network.judge(from, id, verdict).await;
             }
+            // What was told between the session on connecting and now may have been missed.
+            Event::Subscribed { device } => self.start_session(device),
             Event::Listening => self.addresses_at = Some(Instant::now() + ADDRESS_PAUSE),
         }
     }
@@ -225,7 +229,7 @@ impl Engine {
             Decision::Hold => {
                 let Gossip::Batch { batch, .. } = news else { return Verdict::Ignore };
                 let catalog = self.node.catalog.clone();
-                match tokio::task::spawn_blocking(move || catalog.hold(batch, now())).await {
+                match tokio::task::spawn_blocking(move || catalog.hold(vec![batch], now())).await {
                     Ok(Ok(_)) => {
                         self.held_at.get_or_insert(Instant::now() + HELD_TIME_MAX);
                         Verdict::Accept
@@ -296,10 +300,18 @@ impl Engine {
 
 /// Says where this device is, when that has changed; gives whether it listens anywhere yet.
 pub(crate) async fn tell_addresses(node: &Node) -> Result<bool, larder_protocol::control::ControlError> {
-    let control = node.network.listening().await;
+    let mut control = node.network.listening().await;
+    control.sort_unstable();
     let sockets: Vec<(bool, SocketAddr)> =
         control.iter().filter_map(|address| crate::network::socket_of(address)).collect();
-    if sockets.is_empty() {
+    // Half of the addresses would be told, only to be corrected at once.
+    let listens = |asked: &SocketAddr, tcp: bool| {
+        sockets.iter().any(|(is_tcp, address)| {
+            *is_tcp == tcp
+                && (address.ip() == asked.ip() || (asked.ip().is_unspecified() && address.is_ipv4() == asked.is_ipv4()))
+        })
+    };
+    if !node.listen.iter().all(|asked| listens(asked, true) && listens(asked, false)) {
         return Ok(false);
     }
     remember_ports(node, &sockets).await?;

@@ -174,7 +174,7 @@ async fn run(node: &Arc<Node>, device: DeviceId, stream: FramedStream) -> Result
                 }
                 Effect::Commit(batches) => {
                     let catalog = node.catalog.clone();
-                    blocking(move || catalog.apply(batches, now())).await?;
+                    blocking(move || catalog.hold(batches, now())).await?;
                     Input::Committed
                 }
                 Effect::Account(counts) => {

@@ -111,6 +111,11 @@ pub enum Event {
         /// The stream.
         stream: FramedStream,
     },
+    /// A member takes part in the topic.
+    Subscribed {
+        /// Who.
+        device: DeviceId,
+    },
     /// The node listens here now.
     Listening,
 }
@@ -464,6 +469,11 @@ impl Task {
             })) => {
                 if let Some(from) = device_of_peer(&propagation_source) {
                     self.tell(Event::Gossip { from, bytes: message.data, id: message_id.0 });
+                }
+            }
+            SwarmEvent::Behaviour(BehaviourEvent::Gossip(gossipsub::Event::Subscribed { peer_id, .. })) => {
+                if let Some(device) = device_of_peer(&peer_id) {
+                    self.tell(Event::Subscribed { device });
                 }
             }
             SwarmEvent::Behaviour(BehaviourEvent::Mdns(mdns::Event::Discovered(found))) => {

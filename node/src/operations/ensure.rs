@@ -39,17 +39,18 @@ pub(crate) async fn ensure(
 ) -> Result<(), ControlError> {
     let _counted = node.transfer();
     let planning = node.clone();
-    let (row, orders, failed) = blocking(move || plan(&planning, &request)).await?;
+    let (row, orders, path_given, failed) = blocking(move || plan(&planning, &request)).await?;
     for error in failed {
         reporter.error(error).await;
     }
     match node.places.get(&row.location.id) {
         Some(place) => here(&node, &row, &place, orders, &reporter).await,
-        None => elsewhere(&node, &row, orders, &reporter).await,
+        None => elsewhere(&node, &row, orders, path_given, &reporter).await,
     }
 }
 
-type Plan = (LocationRow, Vec<Order>, Vec<ControlError>);
+/// Location, contents, whether the path was given, and what could not be found.
+type Plan = (LocationRow, Vec<Order>, bool, Vec<ControlError>);
 
 fn plan(node: &Node, request: &EnsureRequest) -> Result<Plan, ControlError> {
     let row = locations::row(node, &request.location)?;
@@ -75,7 +76,7 @@ fn plan(node: &Node, request: &EnsureRequest) -> Result<Plan, ControlError> {
             ControlError::new(ErrorKind::BadRequest, "--as").detail("names one file, and several are asked for")
         );
     }
-    Ok((row, orders, failed))
+    Ok((row, orders, given.is_some(), failed))
 }
 
 fn view(row: &LocationRow, order: &Order, already: bool, queued: bool) -> EnsureView {
@@ -120,13 +121,14 @@ async fn elsewhere(
     node: &Arc<Node>,
     row: &LocationRow,
     orders: Vec<Order>,
+    path_given: bool,
     reporter: &Reporter<EnsureView>,
 ) -> Result<(), ControlError> {
     let location = row.location.id;
     let mut asked: Vec<(WantId, Order)> = Vec::new();
     let mut records: Vec<Record> = Vec::new();
     for order in orders {
-        if stored_at(node, &location, &order.wanted.content).await? {
+        if stored_at(node, &location, &order.wanted.content, path_given.then_some(&order.path)).await? {
             reporter.result(view(row, &order, true, false)).await;
             continue;
         }
@@ -179,13 +181,14 @@ async fn elsewhere(
     Ok(())
 }
 
-/// Whether a location is known to have a content.
+/// Whether a location is known to have a content, under a given path where one is given.
 async fn stored_at(
     node: &Arc<Node>,
     location: &larder_protocol::id::LocationId,
     content: &ContentId,
+    path: Option<&RelPath>,
 ) -> Result<bool, ControlError> {
-    let (node, location, content) = (node.clone(), *location, *content);
+    let (node, location, content, path) = (node.clone(), *location, *content, path.cloned());
     blocking(move || {
         let Some(copies) = node.catalog.copies(&content).map_err(errors::catalog)? else { return Ok(false) };
         let spec = node.catalog.locations().map_err(errors::catalog)?;
@@ -198,8 +201,11 @@ async fn stored_at(
             .replicas
             .iter()
             .any(|row| row.replica.location == location && row.replica.state == ReplicaState::Present);
-        let file =
-            copies.entries.iter().any(|entry| entry.location == location && matches!(entry.value, EntryValue::File(_)));
+        let file = copies
+            .entries
+            .iter()
+            .filter(|entry| path.as_ref().is_none_or(|path| *path == entry.path))
+            .any(|entry| entry.location == location && matches!(entry.value, EntryValue::File(_)));
         Ok(!doubted && if in_place { file } else { replica })
     })
     .await
@@ -225,7 +231,7 @@ async fn store(node: &Arc<Node>, place: &Place, orders: Vec<Order>, way: &Way) -
     let _held = place.busy.lock().await;
     let mut results = Vec::new();
     for order in orders {
-        let already = stored_at(node, &place.id, &order.wanted.content).await?;
+        let already = stored_at(node, &place.id, &order.wanted.content, None).await?;
         let stored = if already { Ok(()) } else { seal(node, place, &order, way).await };
         results.push(stored.map(|()| (order, already)));
     }

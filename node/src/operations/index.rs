@@ -102,11 +102,11 @@ fn scan(
         }
         Ok::<_, ControlError>(())
     });
-    let last = Mutex::new(Instant::now());
+    let last: Mutex<Option<Instant>> = Mutex::new(None);
     let progress = |update: ScanProgress| {
         let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.elapsed().as_millis() >= 50 || update.done == update.total {
-            *last = Instant::now();
+        if last.is_none_or(|last| last.elapsed().as_millis() >= 50) || update.done == update.total {
+            *last = Some(Instant::now());
             reporter.progress(Progress {
                 stage: "scan".to_owned(),
                 path: update.path,
