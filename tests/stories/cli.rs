@@ -30,9 +30,8 @@ fn help_lists_what_works() {
     }
     let version = world.larder(["--version"]).run().expect(0).text();
     assert!(version.starts_with("larder "), "{version}");
-    let words: String = help.lines().filter(|line| line.trim_start().starts_with('-')).collect();
     for option in ["--home", "--json", "--quiet", "--verbose", "--progress"] {
-        assert!(words.contains(option), "{option} is not in the help");
+        assert!(help.contains(option), "{option} is not in the help");
     }
 }
 

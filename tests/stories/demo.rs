@@ -29,10 +29,11 @@ fn it_takes_files_of_ones_own_and_leaves_them_alone() {
     data::file(&mine.join("first.txt"), 1, 10_000);
     data::file(&mine.join("deep/second.bin"), 2, 5_000_000);
     data::file(&mine.join("deep/third.bin"), 3, 70_000);
+    data::file(&mine.join("fourth of mine.jpg"), 4, 200_000);
     let before = data::tree(&mine);
     let demo = world.larder(["demo", "--data", mine.to_str().unwrap()]).deadline(DEADLINE).run().expect(0);
     assert!(demo.text().contains("Proved"), "{demo:?}");
     assert_eq!(data::tree(&mine), before);
-    assert_eq!(data::files(&mine).len(), 3, "nothing was added to it");
+    assert_eq!(data::files(&mine).len(), 4, "nothing was added to it");
     leaves_nothing(&world);
 }

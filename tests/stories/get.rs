@@ -96,6 +96,33 @@ fn never_over_a_different_file() {
     assert_eq!(data::files(&desktop.path("")).len(), 1);
 }
 
+/// What is fetched into a location belongs to it at once, without another scan.
+#[test]
+fn into_a_location_it_is_one_more_copy() {
+    let world = World::new();
+    let [laptop, desktop] = world.group(["laptop", "desktop"]);
+    let photos = laptop.folder("photos");
+    let beach = data::file(&photos.join("beach.jpg"), 1, 100_000);
+    laptop.add("photos", &photos);
+    let album = desktop.folder("album");
+    desktop.add("album", &album);
+    desktop.finds("beach", &beach);
+
+    let target = album.join("2019/beach.jpg");
+    desktop.ok(["get", &beach, "-o", target.to_str().unwrap()]);
+    assert_eq!(data::hash(&target), beach);
+    for node in [&laptop, &desktop] {
+        let answer = node.eventually_where(&beach, |answer| json::list(answer, "replicas").len() == 2);
+        let copies = json::list(&answer, "replicas");
+        assert!(
+            copies.iter().any(|copy| copy["location"] == "album" && copy["path"] == "2019/beach.jpg"),
+            "{answer:#}"
+        );
+    }
+    let summary = desktop.object(["index", "album"]);
+    assert_eq!((&summary["scanned"], &summary["added"], &summary["hashed_bytes"]), (&1.into(), &0.into(), &0.into()));
+}
+
 #[test]
 fn references_that_name_nothing_or_too_much() {
     let world = World::new();

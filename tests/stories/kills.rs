@@ -117,3 +117,66 @@ fn ctrl_c_during_get() {
     assert!(!desktop.path("film.mp4").exists(), "half a file under its name");
     resumes(&desktop, &film);
 }
+
+/// A source dies in the middle: the other one goes on from there.
+#[test]
+fn the_next_source_takes_over() {
+    let world = World::new();
+    let [laptop, nas, desktop] = world.group(["laptop", "nas", "desktop"]);
+    let films = laptop.folder("films");
+    let film = data::file(&films.join("film.mp4"), 1, FILM_BYTES);
+    laptop.add("films", &films);
+    nas.ok(["location", "add", "copies", nas.folder("copies").to_str().unwrap()]);
+    laptop.knows_location("copies");
+    laptop.ok(["ensure", &film, "--at", "copies"]);
+
+    // Which of the two is asked first is Larder's choice: each dies once, so that the chosen one is among them.
+    let mut both_gave = false;
+    for victim in [&laptop, &nas] {
+        desktop.eventually_where(&film, |answer| {
+            let copies = json::list(answer, "replicas");
+            copies.len() == 2 && copies.iter().all(|copy| copy["reachable"] == true)
+        });
+        let mut get = desktop.start(["get", &film, "-o", victim.name()]);
+        in_the_middle(&mut get, FILM_BYTES);
+        victim.kill();
+        let got = get.wait().expect(0).object();
+        assert_eq!(data::hash(&desktop.path(victim.name())), film);
+        let given: Vec<_> = json::list(&got, "sources").iter().map(|source| json::number(source, "bytes")).collect();
+        assert_eq!(given.iter().sum::<u64>(), FILM_BYTES, "no byte travelled twice: {got:#}");
+        both_gave |= given.len() == 2;
+        victim.up();
+    }
+    assert!(both_gave, "no source died while it was giving");
+}
+
+/// Killed again and again while it indexes: whatever an index acknowledged is known ever after.
+#[test]
+fn again_and_again() {
+    let world = World::new();
+    let laptop = world.machine("laptop");
+    laptop.found();
+    let folder = laptop.folder("files");
+    laptop.add("files", &folder);
+    let rounds = if std::env::var_os("LARDER_FULL").is_some() { 25 } else { 6 };
+    let mut acknowledged = 0;
+    for round in 0..rounds {
+        data::small_files(&folder.join(format!("round-{round}")), round, 150);
+        let mut index = laptop.start(["index", "files"]);
+        for _ in 0..round % 4 {
+            index.watch(|event| event.get("progress").is_some());
+        }
+        laptop.kill();
+        index.wait();
+        laptop.up();
+        let known = laptop.object(["status"])["locations"][0]["files"].as_u64().unwrap();
+        assert!(known >= acknowledged, "round {round}: {known} of {acknowledged} files are known");
+        acknowledged = json::number(&laptop.object(["index", "files"]), "scanned");
+        assert_eq!(acknowledged, (round + 1) * 150);
+        let status = laptop.object(["status"]);
+        assert_eq!(
+            (&status["locations"][0]["files"], &status["contents"]),
+            (&acknowledged.into(), &acknowledged.into())
+        );
+    }
+}

@@ -18,4 +18,5 @@ mod pair;
 mod partition;
 mod restart;
 mod sealed;
+mod secrets;
 mod small_files;

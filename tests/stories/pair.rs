@@ -131,18 +131,36 @@ fn a_revoked_code_is_refused() {
     nas.join(&other);
 }
 
+/// Roles limit writing and admitting; they are refused where they are asked, with their own error.
 #[test]
-fn a_reader_is_a_reader() {
+fn roles_limit_what_a_device_may_do() {
     let world = World::new();
-    let (laptop, guest) = (world.machine("laptop"), world.machine("guest"));
+    let (laptop, desktop, guest) = (world.machine("laptop"), world.machine("desktop"), world.machine("guest"));
     laptop.found();
+    desktop.join(&laptop.invite());
     let invite = laptop.object(["invite", "--role", "reader"]);
     assert_eq!(invite["role"], "reader");
     guest.join(json::text(&invite, "code"));
-    eventually("the role is known", || {
-        let device = laptop.run(["device", "show", "guest"]);
-        if device.code() == Some(0) && device.object()["role"] == "reader" { Ok(()) } else { Err(device) }
-    });
+    for (name, role) in [("laptop", "admin"), ("desktop", "writer"), ("guest", "reader")] {
+        eventually("the role is known", || {
+            let device = laptop.run(["device", "show", name]);
+            if device.code() == Some(0) && device.object()["role"] == role { Ok(()) } else { Err(device) }
+        });
+    }
+    let photos = laptop.folder("photos");
+    let beach = larder_tests::data::file(&photos.join("beach.jpg"), 1, 1000);
+    laptop.add("photos", &photos);
+
+    desktop.fails(5, "not-allowed", ["invite"]);
+    guest.fails(5, "not-allowed", ["invite"]);
+    let folder = guest.folder("mine");
+    guest.fails(5, "not-allowed", ["location", "add", "mine", folder.to_str().unwrap()]);
+    guest.finds("beach", &beach);
+    desktop.ok(["location", "add", "copies", desktop.folder("copies").to_str().unwrap()]);
+    guest.knows_location("copies");
+    guest.fails(5, "not-allowed", ["ensure", &beach, "--at", "copies"]);
+    guest.ok(["get", &beach]);
+    assert_eq!(larder_tests::data::hash(&guest.path("beach.jpg")), beach);
 }
 
 /// A stranger who talks to every port of a node gets nothing, and the node goes on.

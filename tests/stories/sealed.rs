@@ -121,13 +121,17 @@ fn ensure_at_a_raw_location_writes_the_users_file() {
 
     assert_eq!(laptop.objects(["ensure", "documents:", "--at", "copies"]).len(), samples.len());
     assert_eq!(data::tree(&copies), data::tree(&documents));
-    laptop.ok(["ensure", &samples[0].hash, "--at", "copies", "--as", "else/where.pdf"]);
-    assert_eq!(data::hash(&copies.join("else/where.pdf")), samples[0].hash);
+    let late = data::file(&documents.join("late.pdf"), 9, 1000);
+    laptop.object(["index", "documents"]);
+    laptop.ok(["ensure", &late, "--at", "copies", "--as", "else/where.pdf"]);
+    assert_eq!(data::hash(&copies.join("else/where.pdf")), late);
 
     // Another content already there is left alone.
     let taken = copies.join("taken.txt");
     fs::write(&taken, "mine").unwrap();
-    laptop.fails(6, "occupied", ["ensure", &samples[0].hash, "--at", "copies", "--as", "taken.txt"]);
+    let later = data::file(&documents.join("later.pdf"), 10, 1000);
+    laptop.object(["index", "documents"]);
+    laptop.fails(6, "occupied", ["ensure", &later, "--at", "copies", "--as", "taken.txt"]);
     assert_eq!(fs::read(&taken).unwrap(), b"mine");
 }
 
