@@ -273,6 +273,52 @@ fn finish(state: &Mutex<Progressing>, number: usize, partial: Partial, given: Op
     }
 }
 
+/// Small files that are whole and wait to be made durable together: a journal takes many syncs at once nearly as fast as one.
+struct Syncing<'a> {
+    state: &'a Mutex<Progressing>,
+    waiting: Vec<(usize, Partial, Given)>,
+}
+
+/// Files that wait, and threads that sync them.
+const SYNCS_AT_ONCE: usize = 64;
+const SYNC_THREADS: usize = 16;
+/// Files above this size are synced one by one.
+const SYNC_TOGETHER_BYTES_MAX: u64 = 1 << 20;
+
+impl Syncing<'_> {
+    fn add(&mut self, number: usize, partial: Partial, given: Given) {
+        if given.bytes > SYNC_TOGETHER_BYTES_MAX {
+            finish(self.state, number, partial, Some(given));
+            return;
+        }
+        self.waiting.push((number, partial, given));
+        if self.waiting.len() >= SYNCS_AT_ONCE {
+            self.sync();
+        }
+    }
+
+    fn sync(&mut self) {
+        let waiting = Mutex::new(std::mem::take(&mut self.waiting));
+        let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        std::thread::scope(|scope| {
+            let threads = SYNC_THREADS.min(waiting.lock().unwrap_or_else(PoisonError::into_inner).len());
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    while let Some((number, partial, given)) = next() {
+                        finish(self.state, number, partial, Some(given));
+                    }
+                });
+            }
+        });
+    }
+}
+
+impl Drop for Syncing<'_> {
+    fn drop(&mut self) {
+        self.sync();
+    }
+}
+
 /// Reads a response into its files; gives the items that a later exchange shall ask for again.
 fn receive_all(
     request: &Request,
@@ -281,6 +327,7 @@ fn receive_all(
     response: Box<dyn Read + Send>,
     open: Open,
 ) -> Vec<usize> {
+    let mut syncing = Syncing { state, waiting: Vec::new() };
     let mut response = Cancellable { inner: response, cancel: &request.cancel };
     let mut items = open.into_iter();
     while let Some((number, mut partial, ranges)) = items.next() {
@@ -290,7 +337,7 @@ fn receive_all(
             (request.progress)(written);
         };
         match partial.receive(&mut response, &ranges, &mut progress) {
-            Ok(()) => finish(state, number, partial, Some(Given { source, bytes })),
+            Ok(()) => syncing.add(number, partial, Given { source, bytes }),
             Err(error) => {
                 let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
                 if bytes > 0 {
