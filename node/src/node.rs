@@ -218,6 +218,13 @@ impl Node {
         Ok(())
     }
 
+    /// Notes lines in the audit log, durable together.
+    pub(crate) fn note_all(&self, events: Vec<crate::audit::Event>) {
+        if let Err(error) = self.audit.append_all(now(), events) {
+            tracing::error!(%error, "audit log cannot be written");
+        }
+    }
+
     /// Notes a line in the audit log; a log that cannot be written is told, and stops nothing.
     pub(crate) fn note(&self, event: crate::audit::Event) {
         if let Err(error) = self.audit.append(now(), event) {

@@ -67,27 +67,40 @@ impl Audit {
     /// # Errors
     /// When it cannot be written; nothing half is kept.
     pub fn append(&self, now: Timestamp, event: Event) -> io::Result<()> {
+        self.append_all(now, [event])
+    }
+
+    /// Appends several lines and makes them durable together.
+    ///
+    /// # Errors
+    /// When they cannot be written; none of them is kept.
+    pub fn append_all(&self, now: Timestamp, events: impl IntoIterator<Item = Event>) -> io::Result<()> {
         let mut tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
-        let stored = Stored {
-            previous: to_hex(&tail.previous),
-            line: AuditLine {
-                seq: tail.next_seq,
+        let (mut bytes, mut previous, mut next_seq) = (Vec::new(), tail.previous, tail.next_seq);
+        for event in events {
+            let line = AuditLine {
+                seq: next_seq,
                 time: rfc3339(now),
                 action: event.action.to_owned(),
                 subject: event.subject,
                 result: event.result.to_owned(),
                 facts: event.facts,
-            },
-        };
-        let mut bytes = serde_json::to_vec(&stored)?;
-        bytes.push(b'\n');
+            };
+            let mut line = serde_json::to_vec(&Stored { previous: to_hex(&previous), line })?;
+            line.push(b'\n');
+            previous = line_hash(&line);
+            next_seq += 1;
+            bytes.extend(line);
+        }
+        if bytes.is_empty() {
+            return Ok(());
+        }
         let before = tail.file.metadata()?.len();
         if let Err(error) = tail.file.write_all(&bytes).and_then(|()| tail.file.sync_data()) {
             tail.file.set_len(before)?;
             return Err(error);
         }
-        tail.previous = line_hash(&bytes);
-        tail.next_seq += 1;
+        (tail.previous, tail.next_seq) = (previous, next_seq);
         Ok(())
     }
 

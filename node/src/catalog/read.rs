@@ -341,6 +341,7 @@ impl Catalog {
         let snapshot = self.snapshot()?;
         let Some(number) = snapshot.location_number(location)? else { return Ok(()) };
         let table = snapshot.0.open_table(ENTRIES)?;
+        let ordinals = snapshot.0.open_table(ORDINALS)?;
         let mut from = number.to_be_bytes().to_vec();
         let mut until = number.checked_add(1).map_or(vec![0xff; 5], |next| next.to_be_bytes().to_vec());
         if let Some(folder) = folder {
@@ -355,7 +356,12 @@ impl Catalog {
             let (key, value) = row?;
             let row: EntryRow = rows::decode(value.value(), "entries")?;
             if matches!(row.value, RowValue::File { .. }) {
-                each(snapshot.view(*location, entry_of(key.value())?.1, &row)?);
+                let content = |ordinal: u32| {
+                    let row = ordinals.get(ordinal)?.ok_or(CatalogError::Damaged("ordinals"))?;
+                    content_row(row.value())
+                };
+                let (path, value) = (entry_of(key.value())?.1, row.value.resolve(content)?);
+                each(EntryView { ordinal: row.ordinal, location: *location, path, value, stamp: row.stamp });
             }
         }
         Ok(())

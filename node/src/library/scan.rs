@@ -146,13 +146,13 @@ pub enum ScanError {
     Rejected,
 }
 
-/// Scans a root. `proven` reads the signature; `take` keeps changes; `progress` is called often.
+/// Scans a root. `known` gives what was known of it, or nothing when that cannot be read; `proven` reads the signature; `take` keeps changes; `progress` is called often.
 ///
 /// # Errors
 /// [`ScanError`]; changes that were handed on before stand.
 pub fn scan(
     root: &Path,
-    known: &BTreeMap<RelPath, Known>,
+    known: impl FnOnce() -> Option<BTreeMap<RelPath, Known>> + Send,
     options: ScanOptions,
     cancel: &AtomicBool,
     proven: &dyn Fn() -> bool,
@@ -162,7 +162,12 @@ pub fn scan(
     if !proven() {
         return Err(ScanError::Offline);
     }
-    let walked = walk(root, cancel);
+    // What was known is read while the tree is listed.
+    let (walked, known) = std::thread::scope(|scope| {
+        let known = scope.spawn(known);
+        (walk(root, cancel), known.join())
+    });
+    let known = &known.ok().flatten().ok_or(ScanError::Rejected)?;
     if cancel.load(Ordering::Relaxed) {
         return Err(ScanError::Cancelled);
     }
@@ -385,10 +390,11 @@ mod tests {
         fn scan_with(&mut self, options: ScanOptions, proven: &dyn Fn() -> bool) -> Result<Summary, ScanError> {
             let mut changes = Vec::new();
             let cancel = AtomicBool::new(false);
-            let result = scan(self.dir.path(), &self.known, options, &cancel, proven, &|_| {}, &mut |batch| {
-                changes.extend(batch);
-                true
-            });
+            let result =
+                scan(self.dir.path(), || Some(self.known.clone()), options, &cancel, proven, &|_| {}, &mut |batch| {
+                    changes.extend(batch);
+                    true
+                });
             for change in changes {
                 match change {
                     Change::Found(found) => {
@@ -502,11 +508,12 @@ mod tests {
         let cancel = AtomicBool::new(false);
         let mut kept = 0;
         let options = ScanOptions { mode: ScanMode::Smart, accept_loss: false };
-        let result = scan(folder.dir.path(), &folder.known, options, &cancel, &|| true, &|_| {}, &mut |batch| {
-            kept += batch.len();
-            cancel.store(true, Ordering::Relaxed);
-            true
-        });
+        let result =
+            scan(folder.dir.path(), || Some(folder.known.clone()), options, &cancel, &|| true, &|_| {}, &mut |batch| {
+                kept += batch.len();
+                cancel.store(true, Ordering::Relaxed);
+                true
+            });
         assert!(matches!(result, Err(ScanError::Cancelled)));
         assert_eq!(kept, BATCH_FILES);
         let rest = folder.scan(ScanMode::Smart).unwrap();

@@ -76,15 +76,13 @@ pub(crate) async fn get(node: Arc<Node>, request: GetRequest, reporter: Reporter
             progress: Arc::new(move |bytes| reporting.progress(sum.add(bytes))),
             cancel: reporter.cancelled().child_token(),
         };
-        for result in fulfil(&node, &target, group, &way).await? {
+        let results = fulfil(&node, &target, group, &way).await?;
+        node.note_all(results.iter().map(event).collect());
+        for result in results {
             match result {
                 Ok(arrived) => {
                     progress.done();
                     let path = target.root.join(os_path(&arrived.order.path));
-                    let event = Event::ok("get", arrived.order.wanted.content)
-                        .fact("bytes", arrived.order.wanted.size)
-                        .fact("from", names(&arrived.sources));
-                    node.note(event);
                     reporter
                         .result(GotView {
                             content_id: arrived.order.wanted.content.to_string(),
@@ -96,14 +94,21 @@ pub(crate) async fn get(node: Arc<Node>, request: GetRequest, reporter: Reporter
                         })
                         .await;
                 }
-                Err(error) => {
-                    node.note(Event::failed("get", &error.subject).fact("why", format!("{:?}", error.kind)));
-                    reporter.error(error).await;
-                }
+                Err(error) => reporter.error(error).await,
             }
         }
     }
     Ok(())
+}
+
+/// The line for the audit log.
+fn event(result: &Result<Arrived, ControlError>) -> Event {
+    match result {
+        Ok(arrived) => Event::ok("get", arrived.order.wanted.content)
+            .fact("bytes", arrived.order.wanted.size)
+            .fact("from", names(&arrived.sources)),
+        Err(error) => Event::failed("get", &error.subject).fact("why", format!("{:?}", error.kind)),
+    }
 }
 
 fn names(sources: &[SourceView]) -> String {

@@ -91,7 +91,8 @@ fn scan(
     reporter: &Reporter<IndexView>,
 ) -> Result<IndexView, ControlError> {
     let start = Instant::now();
-    let known = known(node, place)?;
+    let known =
+        || known(node, place).inspect_err(|error| tracing::error!(%error, "what was known cannot be read")).ok();
     // Commits run beside the hashing, a few batches behind.
     let (changes, waiting) = mpsc::sync_channel::<Vec<Change>>(2);
     let committing = (node.clone(), place.clone());
@@ -118,7 +119,7 @@ fn scan(
         }
     };
     let proven = || place.is_proven(&node.places);
-    let scanned = library::scan(&place.root, &known, options, cancel, &proven, &progress, &mut |batch| {
+    let scanned = library::scan(&place.root, known, options, cancel, &proven, &progress, &mut |batch| {
         changes.send(batch).is_ok()
     });
     drop(changes);

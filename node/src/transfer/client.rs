@@ -20,9 +20,9 @@ use std::{
 use tokio_util::sync::CancellationToken;
 
 /// Bytes of small blobs that share one exchange.
-const BATCH_BYTES_MAX: u64 = 8 << 20;
+const BATCH_BYTES_MAX: u64 = 32 << 20;
 /// Blobs at and above this size get an exchange of their own.
-const ALONE_BYTES_MIN: u64 = 4 << 20;
+const ALONE_BYTES_MIN: u64 = 8 << 20;
 /// Exchanges with one source at once.
 const EXCHANGES_MAX: usize = 3;
 

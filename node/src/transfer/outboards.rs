@@ -14,7 +14,7 @@ use std::{
 };
 
 /// Blobs up to this size are read whole when they are served, and need no stored outboard.
-pub(super) const WHOLE_BYTES_MAX: u64 = 1 << 20;
+pub(super) const WHOLE_BYTES_MAX: u64 = 8 << 20;
 
 /// A folder of outboards.
 #[derive(Debug)]

@@ -22,7 +22,7 @@ use std::{
 };
 
 /// Below this a broken transfer begins again; at and above it goes on where it stopped.
-const RESUMABLE_BYTES_MIN: u64 = 4 << 20;
+const RESUMABLE_BYTES_MIN: u64 = 8 << 20;
 /// Bytes that are gathered before they are written.
 const WRITE_BYTES: usize = 1 << 20;
 /// Bytes written after which the disk is asked to take them, while more arrive.
@@ -57,8 +57,13 @@ impl Partial {
         let nodes = if resumable { Some(options.open(nodes_path(path))?) } else { None };
         let partial = Self { path: path.to_owned(), hash, size, file, nodes };
         if old != size {
-            partial.file.set_len(0)?;
-            partial.file.set_len(size)?;
+            if old > 0 {
+                partial.file.set_len(0)?;
+            }
+            // Only what may be resumed needs its full length before its bytes.
+            if resumable {
+                partial.file.set_len(size)?;
+            }
         }
         let missing = match &partial.nodes {
             _ if old == size && size > 0 && partial.is_whole()? => ChunkRanges::empty(),

@@ -8,7 +8,11 @@ use super::{
 };
 use bao_tree::{
     ChunkRanges,
-    io::{EncodeError, outboard::PreOrderMemOutboard, sync::encode_ranges_validated},
+    io::{
+        EncodeError,
+        outboard::PreOrderMemOutboard,
+        sync::{encode_ranges, encode_ranges_validated},
+    },
 };
 use std::{fs::File, io::Write, os::unix::fs::FileExt};
 
@@ -52,7 +56,8 @@ fn send(
         match open(outboards, hash, &blob) {
             Ok(Opened::Whole(bytes, outboard)) => {
                 out.write_all(&blob.size.to_le_bytes()).map_err(|_| ServeError::Gone)?;
-                return encode(bytes.as_slice(), &outboard, ranges, out);
+                // These bytes were just hashed, and cannot change in memory.
+                return encode_ranges(bytes, &outboard, ranges, out).map_err(|_| ServeError::Gone);
             }
             Ok(Opened::Large(file, outboard)) => {
                 out.write_all(&blob.size.to_le_bytes()).map_err(|_| ServeError::Gone)?;
