@@ -1,9 +1,9 @@
-"""Larder beside b3sum, a bare QUIC stream and Syncthing. Called by tests/bench/run; prints Markdown to stdout."""
+"""Larder beside b3sum, bare streams and Syncthing. Called by tests/bench/run; prints Markdown to stdout."""
 
 import argparse
+import json
 import os
 import platform
-import re
 import shutil
 import signal
 import subprocess
@@ -19,6 +19,7 @@ from measure import children_seconds, median, percentile, say, settle, timed, un
 
 B3SUM = os.environ.get("B3SUM_BIN", "b3sum")
 WALK = os.environ.get("WALK_BIN", "walk")
+BARE = os.environ.get("BARE_BIN", "bare_stream")
 
 
 def arguments():
@@ -29,7 +30,7 @@ def arguments():
     parser.add_argument("--million", nargs="?", type=int, const=1_000_000, help="also P9, with so many files")
     parser.add_argument("--no-syncthing", action="store_true", help="leave Syncthing out")
     parser.add_argument("--no-larder", action="store_true", help="measure the others only")
-    parser.add_argument("--no-stream", action="store_true", help="leave the bare QUIC stream out")
+    parser.add_argument("--no-stream", action="store_true", help="leave the bare streams out")
     parser.add_argument("--dir", type=Path, default=Path(tempfile.gettempdir()), help="where the files are made")
     return parser.parse_args()
 
@@ -71,6 +72,10 @@ def measure(name, options, root):
         seconds, cpu = b3sum(workload.folder)
         note(b3sum=seconds, b3sum_cpu=cpu, walk=min(timed([WALK, str(workload.folder)]) for _ in range(5)))
         say(f"{name} round {number + 1}: b3sum {seconds:.2f} s")
+        if not options.no_stream and name != "W2":
+            run = bare_stream(workload, root)
+            note(**run)
+            say(f"{name} round {number + 1}: bare streams {run}")
         if not options.no_syncthing:
             with syncthing.Pair(root / "syncthing") as pair:
                 settle()
@@ -100,15 +105,18 @@ def check(holds, what):
         raise SystemExit(f"bench: {what} is not what it should be: the figures mean nothing")
 
 
-def bare_stream():
-    """MB/s of a bare QUIC stream that writes to disk, from the node's own benchmark."""
-    command = ["cargo", "bench", "-p", "larder-node", "--bench", "transfer"]
-    run = subprocess.run(command, capture_output=True, text=True)
-    if run.returncode != 0:
-        say("no bare stream: " + run.stderr.strip().splitlines()[-1])
-        return None, ""
-    rates = re.findall(r"(?im)^.*bare.*?([\d.,]+)\s*MB/s.*$", run.stdout)
-    return max((float(rate.replace(",", "")) for rate in rates), default=None), run.stdout
+def bare_stream(workload, root):
+    """Seconds that all bytes of a workload take as one file over a bare QUIC stream and a bare TLS stream."""
+    whole, target = root / "bare-source", root / "bare-target"
+    with whole.open("wb") as out:
+        for path in files_of(workload.folder):
+            with path.open("rb") as source:
+                shutil.copyfileobj(source, out, 8 << 20)
+    settle()
+    run = subprocess.run([BARE, whole, target], capture_output=True, text=True, check=True)
+    whole.unlink()
+    figures = json.loads(run.stdout)
+    return {"bare_quic": figures["quic_seconds"], "bare_tls": figures["tls_seconds"]}
 
 
 def million(count, root):
@@ -182,7 +190,7 @@ def ratio(label, what, ours, theirs, other, limit, at_least):
         judged(value, limit, at_least))
 
 
-def report(results, stream, big, options):
+def report(results, big, options):
     cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "?")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     print(f"Machine: {cpu}, {os.cpu_count()} cores, {memory:.0f} GiB, Linux {platform.release()}. "
@@ -211,29 +219,32 @@ def report(results, stream, big, options):
                 ours, theirs = figures["larder_cpu"], figures["syncthing_cpu"]
                 row("P3", f"{name}: CPU of both ends", f"{ours:.3g} s", f"Syncthing {theirs:.3g} s",
                     f"{ours / theirs:.2f}×", "≤ 0.5×", judged(ours / theirs, 0.5, False))
-            if stream and name != "W2":
-                rate = workload.bytes / 1e6 / figures["larder_get"]
-                row("P3", f"{name}: `get` itself", f"{rate:.0f} MB/s", f"bare QUIC stream {stream:.0f} MB/s",
-                    f"{rate / stream:.2f}×", "≥ 0.7×", judged(rate / stream, 0.7, True))
+            for stream in ("QUIC", "TLS"):
+                if f"bare_{stream.lower()}" in figures:
+                    ratio("P3", f"{name}: `get` alone", figures["larder_get"], figures[f"bare_{stream.lower()}"],
+                          f"bare {stream} stream", 0.7, True)
             if name == "W2":
-                row("P8", "nothing changed in W2, `index --quick`", f"{figures['larder_quick']:.3g} s", "–", "–", "< 1 s",
-                    judged(figures["larder_quick"], 1, False))
+                row("P8", "nothing changed in W2, `index --quick`", f"{figures['larder_quick']:.3g} s", "–", "–",
+                    "< 1 s", judged(figures["larder_quick"], 1, False))
                 ratio("P8", "nothing changed in W2, `index --smart`", figures["larder_smart"], figures["walk"],
                       "bare walk", 1.5, False)
         if big:
             for label, limit in (("find", 1e-3), ("where", 1e-3), ("find command", 2e-2), ("where command", 2e-2)):
-                row("P9", f"p99 of `{label}` among {options.million:,} contents", f"{big[label] * 1e3:.2f} ms", "–", "–",
-                    f"< {limit * 1e3:.0f} ms", judged(big[label], limit, False))
+                row("P9", f"p99 of `{label}` among {options.million:,} contents", f"{big[label] * 1e3:.2f} ms", "–",
+                    "–", f"< {limit * 1e3:.0f} ms", judged(big[label], limit, False))
         print()
 
-    row("workload", "b3sum", "Syncthing: scan", "all", "CPU", "Larder: index", "seen there", "get", "all", "CPU", "memory")
-    row(*["---"] * 11)
+    columns = {
+        "b3sum": "b3sum", "bare QUIC": "bare_quic", "bare TLS": "bare_tls", "Syncthing: scan": "syncthing_scan",
+        "all": "syncthing_total", "CPU": "syncthing_cpu", "Larder: index": "larder_index", "seen there": "larder_seen",
+        "get": "larder_get", "all ": "larder_total", "CPU ": "larder_cpu",
+    }
+    row("workload", *columns, "memory")
+    row(*["---"] * (len(columns) + 2))
     for name, (_, figures) in results.items():
-        seconds = lambda key: f"{figures[key]:.3g} s" if key in figures else "–"
+        seconds = [f"{figures[key]:.3g} s" if key in figures else "–" for key in columns.values()]
         most = f"{figures['larder_memory'] / 2**20:.0f} MiB" if "larder_memory" in figures else "–"
-        row(name, seconds("b3sum"), seconds("syncthing_scan"), seconds("syncthing_total"), seconds("syncthing_cpu"),
-            seconds("larder_index"), seconds("larder_seen"), seconds("larder_get"), seconds("larder_total"),
-            seconds("larder_cpu"), most)
+        row(name, *seconds, most)
     if big:
         print(f"\n{options.million:,} files: indexed in {big['index']:.1f} s, {big['catalog']:.0f} bytes of catalog a "
               f"file, {big['memory'] / 2**20:.0f} MiB of memory; an answer that asks for nothing takes "
@@ -249,9 +260,8 @@ def main():
         if not options.no_syncthing:
             say(f"Syncthing {syncthing.version()}")
         results = {name: measure(name, options, root) for name in options.only.split(",") if name}
-        stream = None if options.no_stream or options.no_larder else bare_stream()[0]
         big = million(options.million, root) if options.million and not options.no_larder else None
-        report(results, stream, big, options)
+        report(results, big, options)
     finally:
         shutil.rmtree(root, ignore_errors=True)
 
