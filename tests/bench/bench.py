@@ -186,7 +186,8 @@ def ratio(label, what, ours, theirs, other, limit, at_least):
     """A row that compares: `at_least` a limit (we are that much faster) or at most (we take that much of it)."""
     value = theirs / ours if at_least else ours / theirs
     sign = "≥" if at_least else "≤"
-    row(label, what, f"{ours:.3g} s", f"{other} {theirs:.3g} s", f"{value:.2f}×", f"{sign} {limit}×",
+    row(label, what, f"{ours:.3g} s", f"{other} {theirs:.3g} s",
+        f"{value:.2f}× {'as fast' if at_least else 'the time'}", f"{sign} {limit}×",
         judged(value, limit, at_least))
 
 
