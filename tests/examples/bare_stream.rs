@@ -34,6 +34,8 @@ const NAME: &str = "bare";
 const PIECE_BYTES: usize = 1 << 20;
 /// Pieces between the waiting and the blocking side.
 const PIECES_MAX: usize = 8;
+/// Bytes after which the disk is asked to take them while more arrive, so that the last sync is short.
+const FLUSH_BYTES: usize = 32 << 20;
 /// Bytes in flight.
 const WINDOW_BYTES: u32 = 16 << 20;
 
@@ -98,6 +100,41 @@ fn read(source: &Path, mut each: impl FnMut(Vec<u8>) -> bool) -> io::Result<()> 
     }
 }
 
+/// A file that the disk takes while it is written.
+struct Sink {
+    file: File,
+    since_flush: usize,
+    wake: mpsc::SyncSender<()>,
+    flusher: thread::JoinHandle<io::Result<()>>,
+}
+
+impl Sink {
+    fn create(target: &Path) -> io::Result<Self> {
+        let file = File::create(target)?;
+        let (wake, woken) = mpsc::sync_channel(1);
+        let flushed = file.try_clone()?;
+        let flusher = thread::spawn(move || woken.iter().try_for_each(|()| flushed.sync_data()));
+        Ok(Self { file, since_flush: 0, wake, flusher })
+    }
+
+    fn write(&mut self, piece: &[u8]) -> io::Result<()> {
+        self.file.write_all(piece)?;
+        self.since_flush += piece.len();
+        if self.since_flush >= FLUSH_BYTES {
+            self.since_flush = 0;
+            // When one is waiting already, it covers these bytes too.
+            let _ = self.wake.try_send(());
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> io::Result<()> {
+        drop(self.wake);
+        self.flusher.join().map_err(|_| io::Error::other("the flusher panicked"))??;
+        self.file.sync_all()
+    }
+}
+
 fn over_quic(
     server: &rustls::ServerConfig,
     client: &rustls::ClientConfig,
@@ -144,10 +181,10 @@ async fn send(endpoint: &Endpoint, source: PathBuf) -> Outcome<()> {
 
 async fn receive(mut stream: RecvStream, target: &Path) -> Outcome<()> {
     let (pieces, receiver) = mpsc::sync_channel::<Vec<u8>>(PIECES_MAX);
-    let mut file = File::create(target)?;
+    let mut sink = Sink::create(target)?;
     let writing = thread::spawn(move || {
-        receiver.into_iter().try_for_each(|piece| file.write_all(&piece))?;
-        file.sync_all()
+        receiver.into_iter().try_for_each(|piece| sink.write(&piece))?;
+        sink.finish()
     });
     let mut piece = Vec::with_capacity(PIECE_BYTES + 65_536);
     while let Some(chunk) = stream.read_chunk(PIECE_BYTES, true).await? {
@@ -181,20 +218,20 @@ fn over_tls(server: rustls::ServerConfig, client: rustls::ClientConfig, source: 
     });
     let connection = ClientConnection::new(Arc::new(client), ServerName::try_from(NAME)?)?;
     let mut stream = StreamOwned::new(connection, TcpStream::connect(address)?);
-    let mut file = File::create(target)?;
+    let mut sink = Sink::create(target)?;
     let mut piece = vec![0; PIECE_BYTES];
     let mut filled = 0;
     loop {
         let count = stream.read(&mut piece[filled..])?;
         filled += count;
         if filled == PIECE_BYTES || count == 0 {
-            file.write_all(&piece[..filled])?;
+            sink.write(&piece[..filled])?;
             filled = 0;
         }
         if count == 0 {
             break;
         }
     }
-    file.sync_all()?;
+    sink.finish()?;
     sending.join().map_err(|_| "the sender panicked")?
 }
