@@ -390,7 +390,7 @@ mod tests {
 
     #[test]
     fn a_running_command_is_watched_and_killed() {
-        let mut running = shell("echo '{\"n\":1}' >&2; echo '{\"n\":2}' >&2; read x; echo never").start();
+        let mut running = shell("echo '{\"n\":1}' >&2; echo '{\"n\":2}' >&2; exec sleep 1000").start();
         assert!(running.watch(|value| value["n"] == 2).is_some());
         running.kill();
         assert_eq!(running.wait().signal(), Some(9));
