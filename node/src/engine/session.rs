@@ -148,10 +148,10 @@ async fn run(node: &Arc<Node>, device: DeviceId, stream: FramedStream) -> Result
     });
     let _abort_reading = AbortOnDrop(reading);
     let catalog = node.catalog.clone();
-    let summary = blocking(move || catalog.summary()).await?;
+    let summary = blocking(move || catalog.read()?.summary()).await?;
     let (membership, membership_hash, epoch) = node.members.summary();
-    let local =
-        Local { group: node.group, epoch, vector: summary.vector, held: summary.held, membership, membership_hash };
+    let held = summary.held.into_iter().map(|(author, held)| (author, (held.start, held.end))).collect();
+    let local = Local { group: node.group, epoch, vector: summary.vector, held, membership, membership_hash };
     let mut session = Session::new(node.device(), local);
     session.start(clock(start));
     loop {
@@ -169,7 +169,7 @@ async fn run(node: &Arc<Node>, device: DeviceId, stream: FramedStream) -> Result
                 }
                 Effect::Load(gap, bytes_max) => {
                     let catalog = node.catalog.clone();
-                    let (batches, next_seq) = blocking(move || catalog.load(&gap, bytes_max)).await?;
+                    let (batches, next_seq) = blocking(move || catalog.read()?.load(&gap, bytes_max)).await?;
                     Input::Loaded { batches, next_seq }
                 }
                 Effect::Commit(batches) => {
@@ -185,7 +185,7 @@ async fn run(node: &Arc<Node>, device: DeviceId, stream: FramedStream) -> Result
                 Effect::OwnLogAhead(author) => {
                     tracing::warn!(%author, "this device's log goes on elsewhere: it begins a new incarnation");
                     let catalog = node.catalog.clone();
-                    blocking(move || catalog.new_incarnation_after(author)).await?;
+                    blocking(move || catalog.own_log_is_ahead(author, u64::MAX, now())).await?;
                     continue;
                 }
                 Effect::Finished(report) => {

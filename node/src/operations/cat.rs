@@ -36,9 +36,10 @@ pub(crate) async fn cat(node: Arc<Node>, query: CatQuery) -> Result<(u64, Pieces
         let [wanted] = &wanted[..] else {
             return Err(ControlError::new(ErrorKind::AmbiguousReference, reference).detail("name one file"));
         };
-        let known = Known::read(&reading)?;
-        let found = reading.catalog.copies(&wanted.content).map_err(errors::catalog)?;
-        let copies = found.map_or_else(Vec::new, |found| known.copies(&reading, &wanted.content, &found));
+        let snapshot = reading.catalog.read().map_err(errors::catalog)?;
+        let known = Known::read(&reading, &snapshot)?;
+        let found = snapshot.copies(&wanted.content).map_err(errors::catalog)?;
+        let copies = found.map_or_else(Vec::new, |found| known.copies(&reading, &found));
         Ok((wanted.content, wanted.size, copies))
     })
     .await?;

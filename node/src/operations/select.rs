@@ -1,7 +1,10 @@
 //! From references to contents.
 
 use super::{errors, locations, reference::Reference};
-use crate::{catalog::ResolveError, node::Node};
+use crate::{
+    catalog::{ResolveError, Snapshot},
+    node::Node,
+};
 use larder_protocol::{
     control::{ControlError, ErrorKind},
     id::ContentId,
@@ -9,6 +12,7 @@ use larder_protocol::{
     record::{EntryValue, File},
     time::Timestamp,
 };
+use std::ops::ControlFlow;
 
 /// A content that was referred to.
 #[derive(Debug, Clone)]
@@ -22,6 +26,10 @@ pub(crate) struct Wanted {
     pub(crate) modified: Option<Timestamp>,
 }
 
+fn read(node: &Node) -> Result<Snapshot, ControlError> {
+    node.catalog.read().map_err(errors::catalog)
+}
+
 fn unknown(reference: &str) -> ControlError {
     ControlError::new(ErrorKind::UnknownReference, reference)
 }
@@ -31,9 +39,9 @@ pub(crate) fn contents(node: &Node, text: &str) -> Result<Vec<Wanted>, ControlEr
     match Reference::parse(text)? {
         Reference::Content(content) => by_id(node, text, content).map(|wanted| vec![wanted]),
         Reference::Prefix(digits) => {
-            let content = node.catalog.resolve(&digits).map_err(|error| match error {
-                ResolveError::Unknown => unknown(text),
-                ResolveError::Ambiguous => ControlError::new(ErrorKind::AmbiguousReference, text),
+            let content = read(node)?.resolve(&digits).map_err(|error| match error {
+                ResolveError::Unknown | ResolveError::NotAPrefix => unknown(text),
+                ResolveError::Ambiguous(_) => ControlError::new(ErrorKind::AmbiguousReference, text),
                 ResolveError::Catalog(error) => errors::catalog(error),
             })?;
             by_id(node, text, content).map(|wanted| vec![wanted])
@@ -64,7 +72,7 @@ pub(crate) fn contents(node: &Node, text: &str) -> Result<Vec<Wanted>, ControlEr
 }
 
 fn by_id(node: &Node, text: &str, content: ContentId) -> Result<Wanted, ControlError> {
-    let copies = node.catalog.copies(&content).map_err(errors::catalog)?.ok_or_else(|| unknown(text))?;
+    let copies = read(node)?.copies(&content).map_err(errors::catalog)?.ok_or_else(|| unknown(text))?;
     // Of several names the first one serves.
     let named = copies.entries.iter().find_map(|entry| match entry.value {
         EntryValue::File(file) => Some((entry.path.clone(), Some(file.modified))),
@@ -84,7 +92,7 @@ fn file(
     location: &larder_protocol::id::LocationId,
     path: RelPath,
 ) -> Result<Wanted, ControlError> {
-    let entry = node.catalog.entry(location, &path).map_err(errors::catalog)?;
+    let entry = read(node)?.entry(location, &path).map_err(errors::catalog)?;
     let Some(EntryValue::File(File { content, size, modified, .. })) = entry.map(|entry| entry.value) else {
         return Err(unknown(text));
     };
@@ -101,13 +109,14 @@ fn folder(
     let mut wanted = Vec::new();
     // The folder's own name stays, those above it do not: `get photos:a/b/` writes `b/…`.
     let above = folder.and_then(RelPath::parent).map_or(0, |parent| parent.as_str().len() + 1);
-    node.catalog
-        .for_each_file(location, folder, |entry| {
+    read(node)?
+        .for_each_file(location, folder, &mut |entry| {
             if let EntryValue::File(File { content, size, modified, .. }) = entry.value
                 && let Ok(relative) = RelPath::new(&entry.path.as_str()[above..])
             {
                 wanted.push(Wanted { content, size, relative, path: entry.path, modified: Some(modified) });
             }
+            ControlFlow::Continue(())
         })
         .map_err(errors::catalog)?;
     if wanted.is_empty() { Err(unknown(text).detail("nothing is known under it")) } else { Ok(wanted) }
