@@ -113,7 +113,17 @@ async fn a_drip_is_a_stall() {
     failed_for(&ends(asker.plane.fetch(from_source(&asker, false, source))).await, Reason::Stalled);
 }
 
-/// As above, before the source has proven who it is.
+/// A source that took too long over one request, such as hashing a huge file, counted as unreachable for all others.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_is_slow_once_is_reachable() {
+    let asker = peer_with_stall(&Arc::default(), 2, SHORT);
+    let source = tcp_source(|mut stream| {
+        let _ = stream.read(&mut [0]);
+    });
+    failed_for(&ends(asker.plane.fetch(from_source(&asker, true, source))).await, Reason::Stalled);
+}
+
+/// A drip before the source has proven who it is.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drip_in_the_handshake_is_no_answer() {
     let asker = peer_with_stall(&Arc::default(), 2, SHORT);
