@@ -19,3 +19,4 @@ pub mod record;
 pub mod seal;
 pub mod sync;
 pub mod time;
+pub mod wire;

@@ -40,7 +40,7 @@ pub enum EnvelopeError {
 
 /// A payload and its author's signature.
 #[derive(Serialize, Deserialize)]
-struct Signed {
+pub(crate) struct Signed {
     author: DeviceId,
     signature: Bytes<64>,
     payload: Bytes<PAYLOAD_BYTES_MAX>,

@@ -16,6 +16,7 @@ pub use chunk::{
     plain_chunk_id, seal_chunk, stored_len,
 };
 pub use envelope::EnvelopeError;
+pub(crate) use envelope::Signed;
 pub use keys::{EpochSecret, KeyRing};
 pub use manifest::{CHUNKS_MAX, Manifest, ManifestChunk, Piece};
 pub use snapshot::{SNAPSHOT_PAGES, SnapshotEntry, SnapshotPage, page_of};

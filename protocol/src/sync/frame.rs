@@ -15,8 +15,10 @@ pub const FRAME_BYTES_MAX: usize = 4 << 20;
 pub(super) const OPS_MAX: usize = 32;
 /// Most ids of membership operations that are compared.
 const IDS_MAX: usize = 65_536;
+/// Most batches in one frame.
+pub(super) const BATCHES_MAX: usize = 1024;
 /// Most authors of whom something is held.
-const HELD_MAX: usize = 16_384;
+pub(super) const HELD_MAX: usize = 16_384;
 
 /// Held operations `from..until` of an author.
 pub(super) type HeldRange = (Author, u64, u64);
@@ -52,7 +54,7 @@ pub enum Frame {
         held: List<HeldRange, HELD_MAX>,
     },
     /// Batches that the other end lacks, in ascending order for each author.
-    Batches(List<SealedBatch, 1024>),
+    Batches(List<SealedBatch, BATCHES_MAX>),
     /// The batches of one frame are durable; the next ones may come.
     Ack,
     /// All that the other end lacked has been sent; with it, what it holds is accounted for up to this vector.

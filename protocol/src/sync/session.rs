@@ -3,12 +3,19 @@
 //! Call order: [`start`](Session::start) once; then [`handle`](Session::handle) for each frame and for each answer to an
 //! effect, [`poll`](Session::poll) until it gives nothing, again and again. [`next_wakeup`](Session::next_wakeup) says when
 //! to send [`Input::Tick`].
+//!
+//! Answers may come late and in any order between kinds, but within one kind in the order of their effects. What waits here
+//! is bounded by what the peer may say before it must wait; a caller that reads no frame while it owes an answer holds no
+//! more than one frame.
+//!
+//! A peer is held to what it says: its summary is all that it may send, and at its end it must have sent it. A session that
+//! breaks this, stands still or takes too long ends with a [`Violation`], and nothing is accounted for.
 
-use super::frame::{Frame, OPS_MAX};
+use super::frame::{BATCHES_MAX, FRAME_BYTES_MAX, Frame, HELD_MAX, HeldRange, OPS_MAX};
 use crate::{
     bounded::List,
-    id::{EpochId, GroupId, MembershipOpId},
-    log::{Author, Gap, SealedBatch, VersionVector},
+    id::{DeviceId, EpochId, GroupId, MembershipOpId},
+    log::{Author, BATCH_OPS_MAX, Gap, SealedBatch, VersionVector},
     membership::SignedOp,
     time::Now,
 };
@@ -20,6 +27,16 @@ const LOAD_BYTES: usize = 1 << 20;
 const WINDOW: u32 = 3;
 /// How long the peer may be silent.
 const STALL_NS: u64 = 30_000_000_000;
+/// How long a session may take, however busy it is; what came stays, and the next one goes on from there.
+const SESSION_NS_MAX: u64 = 3_600_000_000_000;
+/// Bytes of batches in one frame, so that any frame can be encoded.
+const BATCHES_BYTES_MAX: usize = FRAME_BYTES_MAX / 2;
+/// What a batch in a frame takes beside its sealed bytes, at most.
+const BATCH_OVERHEAD_BYTES: usize = 64;
+/// Most operations that an author can have: sequence numbers have 40 bits.
+const SEQ_MAX: u64 = 1 << 40;
+/// How many incarnations of this device a backup may have missed; so that nobody talks it through all of them.
+const INCARNATIONS_MISSED_MAX: u32 = 1_000;
 
 /// What this device has when a session begins, or after its membership log has changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,10 +66,22 @@ impl Local {
         *hasher.finalize().as_bytes()
     }
 
-    /// What is here of an author, held operations included.
-    fn stored(&self, author: &Author) -> u64 {
-        self.held.get(author).map_or_else(|| self.vector.get(author), |(_, until)| *until)
+    /// What is here, held operations included, as the peer works it out from the summary.
+    fn reach(&self) -> VersionVector {
+        reach(&self.vector, self.held.iter().map(|(author, (from, until))| (*author, *from, *until)))
     }
+}
+
+/// A vector together with the held ranges that continue it.
+fn reach(vector: &VersionVector, held: impl IntoIterator<Item = HeldRange>) -> VersionVector {
+    let mut reach = vector.clone();
+    for (author, from, until) in held {
+        // Only what continues the vector counts: the rest would leave a gap.
+        if from <= reach.get(&author) {
+            reach.advance(author, until);
+        }
+    }
+    reach
 }
 
 /// What happens to a session.
@@ -94,9 +123,16 @@ pub enum Effect {
     Commit(Vec<SealedBatch>),
     /// Account for what is held, up to these counts.
     Account(BTreeMap<Author, u64>),
-    /// The peer knows more of this author's log than this device does, though it is this device's own: it was restored
-    /// from a backup, and must begin a new incarnation.
-    OwnLogAhead(Author),
+    /// The peer claims `count` operations of this author, this device's own, which is more than it had itself when the
+    /// session began. The caller compares with its log as it is *now*, in one step with its writer: what was said since
+    /// then may have been spread by gossip faster than this session. Only when there are fewer now, too, was this device
+    /// restored from a backup, and must begin an incarnation after this one. Comes once at most; needs no answer.
+    OwnLogAhead {
+        /// This device under the highest incarnation of which the peer knows more.
+        author: Author,
+        /// Operations of it that the peer claims, at least one.
+        count: u64,
+    },
     /// The session is over, and went well.
     Finished(Report),
     /// The session is over; close the stream.
@@ -126,11 +162,23 @@ pub enum Violation {
     #[error("a frame came out of turn")]
     OutOfTurn,
     /// More came unacknowledged than was agreed.
-    #[error("more came than was agreed")]
+    #[error("more came unacknowledged than was agreed")]
     Window,
+    /// Something came that was not missing, or more than can be missing.
+    #[error("more came than was missing")]
+    Excess,
+    /// The peer ended before it had sent what it claimed to have.
+    #[error("less came than was claimed")]
+    Withheld,
+    /// A count, range or incarnation that cannot be, or a last word that is not the first.
+    #[error("the peer makes an impossible claim")]
+    Claim,
     /// It was silent for too long.
     #[error("the peer was silent for too long")]
     Silent,
+    /// The session took longer than any may.
+    #[error("the session took too long")]
+    TooLong,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -147,51 +195,71 @@ enum Stage {
     Done,
 }
 
+type Summary = (VersionVector, List<HeldRange, HELD_MAX>);
+
 /// One session with one peer.
 #[derive(Debug)]
 pub struct Session {
-    own: crate::id::DeviceId,
+    own: DeviceId,
     local: Local,
     stage: Stage,
     effects: VecDeque<Effect>,
     report: Report,
+    started_ns: u64,
     heard_ns: u64,
-    /// Membership: what is still awaited from the peer, and whether all of ours went.
-    ids_received: bool,
+    /// Membership: what is still awaited from the peer once it has said what it has, and whether all of ours went.
+    ops_awaited: Option<BTreeSet<MembershipOpId>>,
     ops_received: bool,
     ops_sent: bool,
     commits_pending: u32,
     sends_pending: VecDeque<Vec<MembershipOpId>>,
-    /// Batches: gaps of the peer that are still to be filled.
+    /// A summary that came while membership operations were still being committed here.
+    summary_early: Option<Summary>,
+    /// Batches out: gaps of the peer that are still to be filled, and frames that wait for an acknowledgement.
     gaps: VecDeque<Gap>,
     loading: bool,
+    frames: VecDeque<Vec<SealedBatch>>,
     unacknowledged: u32,
     end_sent: bool,
-    end_received: Option<VersionVector>,
+    /// Batches in: what the peer vouches for, and how many batches may and must still come for it.
+    vouched: VersionVector,
+    batches_max: u64,
+    batches_min: u64,
+    end_received: bool,
     receiving: u32,
     accounting: bool,
 }
 
 impl Session {
     /// A session of this device, with what it has now.
-    pub fn new(own: crate::id::DeviceId, local: Local) -> Self {
+    pub fn new(own: DeviceId, mut local: Local) -> Self {
+        // What a summary has no room for is as if it were not here; the peer must know all that it may be sent.
+        if let Some(author) = local.held.keys().nth(HELD_MAX).copied() {
+            drop(local.held.split_off(&author));
+        }
         Self {
             own,
             local,
             stage: Stage::Hello,
             effects: VecDeque::new(),
             report: Report::default(),
+            started_ns: 0,
             heard_ns: 0,
-            ids_received: false,
+            ops_awaited: None,
             ops_received: false,
             ops_sent: false,
             commits_pending: 0,
             sends_pending: VecDeque::new(),
+            summary_early: None,
             gaps: VecDeque::new(),
             loading: false,
+            frames: VecDeque::new(),
             unacknowledged: 0,
             end_sent: false,
-            end_received: None,
+            vouched: VersionVector::default(),
+            batches_max: 0,
+            batches_min: 0,
+            end_received: false,
             receiving: 0,
             accounting: false,
         }
@@ -199,6 +267,7 @@ impl Session {
 
     /// Says hello.
     pub fn start(&mut self, now: Now) {
+        self.started_ns = now.mono_ns;
         self.heard_ns = now.mono_ns;
         self.effects.push_back(Effect::Send(Frame::Hello {
             group: self.local.group,
@@ -215,7 +284,8 @@ impl Session {
 
     /// When to send [`Input::Tick`], in monotonic nanoseconds.
     pub fn next_wakeup(&self) -> Option<u64> {
-        (self.stage != Stage::Done).then(|| self.heard_ns.saturating_add(STALL_NS))
+        let silent_ns = self.heard_ns.saturating_add(STALL_NS);
+        (self.stage != Stage::Done).then(|| silent_ns.min(self.started_ns.saturating_add(SESSION_NS_MAX)))
     }
 
     /// Whether the session is over.
@@ -228,8 +298,12 @@ impl Session {
         if self.stage == Stage::Done {
             return;
         }
+        // Whoever says a little now and then never lets a tick be due.
+        if now.mono_ns.saturating_sub(self.started_ns) >= SESSION_NS_MAX {
+            return self.fail(Violation::TooLong);
+        }
         if matches!(input, Input::Tick) {
-            if self.next_wakeup().is_some_and(|at| now.mono_ns >= at) {
+            if now.mono_ns.saturating_sub(self.heard_ns) >= STALL_NS {
                 self.fail(Violation::Silent);
             }
             return;
@@ -242,6 +316,9 @@ impl Session {
 
     fn fail(&mut self, violation: Violation) {
         self.stage = Stage::Done;
+        self.gaps.clear();
+        self.frames.clear();
+        self.sends_pending.clear();
         self.effects.push_back(Effect::Failed(violation));
     }
 
@@ -264,10 +341,10 @@ impl Session {
                 }
                 Ok(())
             }
-            (Input::Frame(Frame::MembershipIds(ids)), Stage::Membership) if !self.ids_received => {
-                self.ids_received = true;
+            (Input::Frame(Frame::MembershipIds(ids)), Stage::Membership) if self.ops_awaited.is_none() => {
                 let theirs: BTreeSet<_> = ids.iter().copied().collect();
                 let missing: Vec<_> = self.local.membership.difference(&theirs).copied().collect();
+                self.ops_awaited = Some(theirs.difference(&self.local.membership).copied().collect());
                 self.sends_pending = missing.chunks(OPS_MAX).map(<[_]>::to_vec).collect();
                 self.send_membership();
                 Ok(())
@@ -277,46 +354,58 @@ impl Session {
                 self.effects.push_back(Effect::Send(Frame::MembershipOps { ops: List::truncated(ops), last }));
                 if last {
                     self.ops_sent = true;
-                    self.membership_step();
+                    self.membership_step()
                 } else {
                     self.send_membership();
+                    Ok(())
                 }
-                Ok(())
             }
             (Input::Frame(Frame::MembershipOps { ops, last }), Stage::Membership) if !self.ops_received => {
+                let awaited = self.ops_awaited.as_mut().ok_or(Violation::OutOfTurn)?;
+                if ops.is_empty() && !last {
+                    return Err(Violation::OutOfTurn);
+                }
+                if !ops.iter().all(|op| awaited.remove(&op.id())) {
+                    return Err(Violation::Excess);
+                }
+                if last && !awaited.is_empty() {
+                    return Err(Violation::Withheld);
+                }
                 self.ops_received = last;
                 self.report.membership += ops.len() as u64;
                 if !ops.is_empty() {
                     self.commits_pending += 1;
                     self.effects.push_back(Effect::CommitMembership(ops.into_vec()));
                 }
-                self.membership_step();
-                Ok(())
+                self.membership_step()
             }
             (Input::MembershipCommitted, Stage::Membership) => {
                 self.commits_pending = self.commits_pending.saturating_sub(1);
-                self.membership_step();
+                self.membership_step()
+            }
+            (Input::Frame(Frame::Summary { vector, held }), Stage::Membership)
+                if self.ops_sent && self.ops_received && self.summary_early.is_none() =>
+            {
+                self.summary_early = Some((vector, held));
                 Ok(())
             }
-            (Input::Frame(Frame::Summary { vector, held }), Stage::Summary) => {
-                self.stage = Stage::Batches;
-                self.compare(&vector, &held);
-                self.send_batches();
-                Ok(())
-            }
+            (Input::Frame(Frame::Summary { vector, held }), Stage::Summary) => self.compare((vector, held)),
             (Input::Loaded { batches, next_seq }, Stage::Batches) if self.loading => {
                 self.loading = false;
                 self.loaded(batches, next_seq);
                 self.send_batches();
                 Ok(())
             }
-            (Input::Frame(Frame::Batches(batches)), Stage::Batches) if self.end_received.is_none() => {
+            (Input::Frame(Frame::Batches(batches)), Stage::Batches) if !self.end_received => {
                 if self.receiving >= WINDOW {
                     return Err(Violation::Window);
                 }
                 if batches.is_empty() {
                     return Err(Violation::OutOfTurn);
                 }
+                let count = batches.len() as u64;
+                self.batches_max = self.batches_max.checked_sub(count).ok_or(Violation::Excess)?;
+                self.batches_min = self.batches_min.saturating_sub(count);
                 self.receiving += 1;
                 self.report.received += 1;
                 self.effects.push_back(Effect::Commit(batches.into_vec()));
@@ -334,8 +423,14 @@ impl Session {
                 self.end_step();
                 Ok(())
             }
-            (Input::Frame(Frame::End { vector }), Stage::Batches) if self.end_received.is_none() => {
-                self.end_received = Some(vector);
+            (Input::Frame(Frame::End { vector }), Stage::Batches) if !self.end_received => {
+                if vector != self.vouched {
+                    return Err(Violation::Claim);
+                }
+                if self.batches_min > 0 {
+                    return Err(Violation::Withheld);
+                }
+                self.end_received = true;
                 self.end_step();
                 Ok(())
             }
@@ -355,10 +450,12 @@ impl Session {
     }
 
     /// Goes on to the summaries when both ends have each other's membership operations.
-    fn membership_step(&mut self) {
-        if self.ops_sent && self.ops_received && self.commits_pending == 0 {
-            self.summarise();
+    fn membership_step(&mut self) -> Result<(), Violation> {
+        if !self.ops_sent || !self.ops_received || self.commits_pending > 0 {
+            return Ok(());
         }
+        self.summarise();
+        self.summary_early.take().map_or(Ok(()), |summary| self.compare(summary))
     }
 
     fn summarise(&mut self) {
@@ -368,30 +465,47 @@ impl Session {
             .push_back(Effect::Send(Frame::Summary { vector: self.local.vector.clone(), held: List::truncated(held) }));
     }
 
-    /// Finds what the peer lacks, and whether it knows more of this device's log than it should.
-    fn compare(&mut self, vector: &VersionVector, held: &[(Author, u64, u64)]) {
-        let mut theirs = vector.clone();
-        for (author, from, until) in held {
-            // Only what continues the vector counts: the rest would leave a gap.
-            if *from <= theirs.get(author) {
-                theirs.advance(*author, *until);
-            }
+    /// Finds what the peer lacks, what must come from it, and whether it knows more of this device's log than it should.
+    fn compare(&mut self, (vector, held): Summary) -> Result<(), Violation> {
+        let counts = vector.iter().map(|(_, count)| *count).chain(held.iter().map(|(_, _, until)| *until));
+        if counts.max().is_some_and(|count| count > SEQ_MAX) || held.iter().any(|(_, from, until)| from >= until) {
+            return Err(Violation::Claim);
         }
-        for (author, count) in theirs.iter() {
-            if author.device == self.own && *count > self.local.stored(author) {
-                self.effects.push_back(Effect::OwnLogAhead(*author));
-            }
-        }
+        let theirs = reach(&vector, held.into_vec());
         // What is only held here is sent too, so that it spreads while its author is away; the peer will hold it as well,
         // because this end's vector does not vouch for it.
-        let mut ours = self.local.vector.clone();
-        for (author, (_, until)) in &self.local.held {
-            ours.advance(*author, *until);
+        let ours = self.local.reach();
+        let missing = theirs.missing_at(&ours);
+        if let Some(ahead) = missing.iter().rfind(|gap| gap.author.device == self.own) {
+            let own = ours.iter().filter(|(author, _)| author.device == self.own);
+            let highest = own.map(|(author, _)| author.incarnation).max().unwrap_or(0);
+            if ahead.author.incarnation > highest.saturating_add(INCARNATIONS_MISSED_MAX) {
+                return Err(Violation::Claim);
+            }
+            self.effects.push_back(Effect::OwnLogAhead { author: ahead.author, count: ahead.until });
+        }
+        for gap in missing {
+            let ops = gap.until - gap.from;
+            // Each batch brings something new, and none brings more than a batch can.
+            self.batches_max = self.batches_max.saturating_add(ops);
+            self.batches_min = self.batches_min.saturating_add(ops.div_ceil(BATCH_OPS_MAX as u64));
         }
         self.gaps = ours.missing_at(&theirs).into();
+        self.vouched = vector;
+        self.stage = Stage::Batches;
+        self.send_batches();
+        Ok(())
     }
 
+    /// Sends as many frames as the peer may be sent, and asks for more.
     fn send_batches(&mut self) {
+        while self.unacknowledged < WINDOW
+            && let Some(batches) = self.frames.pop_front()
+        {
+            self.report.sent += batches.len() as u64;
+            self.unacknowledged += 1;
+            self.effects.push_back(Effect::Send(Frame::Batches(List::truncated(batches))));
+        }
         if self.loading || self.unacknowledged >= WINDOW || self.end_sent {
             return;
         }
@@ -408,28 +522,36 @@ impl Session {
         }
     }
 
-    /// Sends what was loaded for the first gap, and goes on behind it.
+    /// Packs what was loaded for the first gap into frames, and goes on behind it.
     fn loaded(&mut self, batches: Vec<SealedBatch>, next_seq: u64) {
         let Some(gap) = self.gaps.front_mut() else { return };
-        gap.from = gap.from.max(next_seq);
-        // Nothing there means that the log was cut back meanwhile: the next session finds out.
-        if gap.from >= gap.until || batches.is_empty() {
+        // Nothing new there means that the log was cut back meanwhile: the next session finds out.
+        if batches.is_empty() || next_seq <= gap.from {
+            self.gaps.pop_front();
+            return;
+        }
+        gap.from = next_seq;
+        if gap.from >= gap.until {
             self.gaps.pop_front();
         }
-        if !batches.is_empty() {
-            self.report.sent += batches.len() as u64;
-            self.unacknowledged += 1;
-            self.effects.push_back(Effect::Send(Frame::Batches(List::truncated(batches))));
+        let (mut frame, mut bytes) = (Vec::new(), 0);
+        for batch in batches {
+            let len = batch.sealed.len() + BATCH_OVERHEAD_BYTES;
+            if frame.len() == BATCHES_MAX || (bytes + len > BATCHES_BYTES_MAX && !frame.is_empty()) {
+                self.frames.push_back(std::mem::take(&mut frame));
+                bytes = 0;
+            }
+            frame.push(batch);
+            bytes += len;
         }
+        self.frames.push_back(frame);
     }
 
     fn end_step(&mut self) {
-        if !self.end_sent || self.receiving > 0 || self.unacknowledged > 0 || self.accounting {
-            return;
-        }
-        if let Some(vector) = &self.end_received {
+        let over = self.end_sent && self.end_received && self.receiving == 0 && self.unacknowledged == 0;
+        if over && !self.accounting {
             self.accounting = true;
-            let counts = vector.iter().map(|(author, count)| (*author, *count)).collect();
+            let counts = self.vouched.iter().map(|(author, count)| (*author, *count)).collect();
             self.effects.push_back(Effect::Account(counts));
         }
     }
@@ -462,6 +584,7 @@ mod tests {
     struct Store {
         stored: BTreeMap<u8, u64>,
         accounted: BTreeMap<u8, u64>,
+        membership: BTreeMap<MembershipOpId, u64>,
         received_twice: u64,
     }
 
@@ -479,9 +602,17 @@ mod tests {
                 epoch: None,
                 vector,
                 held: held.map(|(number, from, until)| (author(number), (from, until))).collect(),
-                membership: BTreeSet::new(),
-                membership_hash: [0; 32],
+                membership: self.membership.keys().copied().collect(),
+                membership_hash: *blake3::hash(
+                    &self.membership.keys().flat_map(|id| *id.as_bytes()).collect::<Vec<_>>(),
+                )
+                .as_bytes(),
             }
+        }
+
+        fn knowing(mut self, ops: std::ops::Range<u64>) -> Self {
+            self.membership.extend(ops.map(|seq| (membership_op(&seq).id(), seq)));
+            self
         }
 
         fn commit(&mut self, batches: &[SealedBatch]) {
@@ -512,56 +643,165 @@ mod tests {
         Now { mono_ns, wall: Timestamp(0) }
     }
 
-    /// Runs a session between two stores and breaks it off after so many frames; gives whether both finished.
-    fn run(stores: &mut [Store; 2], break_after: usize, load: u64) -> bool {
-        let mut sessions =
-            [0u8, 1].map(|side| Session::new(DeviceId::new([200 + side; 32]), stores[usize::from(side)].local()));
-        let mut wires: [VecDeque<Frame>; 2] = Default::default();
-        sessions.iter_mut().for_each(|session| session.start(now(0)));
+    /// One end of a session in a harness: what its caller still owes it, and what it was sent.
+    struct End {
+        side: usize,
+        session: Session,
+        owed: VecDeque<Effect>,
+        wire: VecDeque<Frame>,
+        batches_taken: u64,
+        batches_committed: u64,
+        bytes: usize,
+    }
+
+    impl End {
+        fn new(side: usize, store: &Store) -> Self {
+            let own = DeviceId::new([200 + u8::try_from(side).unwrap(); 32]);
+            let mut session = Session::new(own, store.local());
+            session.start(now(0));
+            let (owed, wire) = Default::default();
+            Self { side, session, owed, wire, batches_taken: 0, batches_committed: 0, bytes: 0 }
+        }
+
+        /// Takes what the session wants; frames go to the other end, the rest is owed.
+        fn drain(&mut self, other: &mut Self) {
+            while let Some(effect) = self.session.poll() {
+                match effect {
+                    Effect::Send(frame) => {
+                        let bytes = crate::codec::encode(&frame).unwrap();
+                        laws::check_random::<Frame>(&bytes);
+                        self.bytes += bytes.len();
+                        other.wire.push_back(frame);
+                    }
+                    Effect::Failed(violation) => panic!("{violation}"),
+                    Effect::Finished(_) => {}
+                    effect => self.owed.push_back(effect),
+                }
+            }
+        }
+
+        /// Does the oldest thing that is owed, and answers.
+        fn settle(&mut self, store: &mut Store, load: u64) {
+            let input = match self.owed.pop_front() {
+                Some(Effect::Load(gap, _)) => {
+                    let number = gap.author.device.as_bytes()[0];
+                    let until = gap.until.min(gap.from + load);
+                    let batches = (gap.from..until).map(|seq| batch(number, seq)).collect();
+                    Input::Loaded { batches, next_seq: until }
+                }
+                Some(Effect::Commit(batches)) => {
+                    store.commit(&batches);
+                    self.batches_committed += batches.len() as u64;
+                    Input::Committed
+                }
+                Some(Effect::Account(counts)) => {
+                    assert_eq!(self.batches_taken, self.batches_committed, "accounts for what is durable");
+                    for (author, count) in &counts {
+                        assert!(
+                            *count <= Store::get(&store.stored, author.device.as_bytes()[0]),
+                            "and for nothing else"
+                        );
+                    }
+                    store.account(&counts);
+                    Input::Accounted
+                }
+                Some(Effect::LoadMembership(ids)) => {
+                    let ops = ids.iter().map(|id| membership_op(&store.membership[id])).collect();
+                    Input::Membership(ops)
+                }
+                Some(Effect::CommitMembership(ops)) => {
+                    let known = |op: SignedOp| (op.id(), op.verify().unwrap().seq);
+                    store.membership.extend(ops.into_iter().map(known));
+                    Input::MembershipCommitted
+                }
+                Some(Effect::OwnLogAhead { author, count }) => {
+                    let number = author.device.as_bytes()[0];
+                    assert!(count <= Store::get(&store.stored, number), "no device was restored from a backup");
+                    return;
+                }
+                _ => return,
+            };
+            self.session.handle(now(1), input);
+        }
+
+        fn hear(&mut self) {
+            let Some(frame) = self.wire.pop_front() else { return };
+            if let Frame::Batches(batches) = &frame {
+                self.batches_taken += batches.len() as u64;
+            }
+            self.session.handle(now(1), Input::Frame(frame));
+        }
+    }
+
+    fn drain(ends: &mut [End; 2]) {
+        let [first, second] = ends;
+        first.drain(second);
+        second.drain(first);
+    }
+
+    /// Runs a session between two stores and breaks it off after so many frames; gives the bytes that both sent when both
+    /// finished.
+    fn run(stores: &mut [Store; 2], break_after: usize, load: u64) -> Option<usize> {
+        let mut ends = [0, 1].map(|side| End::new(side, &stores[side]));
         let mut frames = 0;
         loop {
             let mut moved = false;
             for side in 0..2 {
-                while let Some(effect) = sessions[side].poll() {
-                    moved = true;
-                    match effect {
-                        Effect::Send(frame) => {
-                            laws::check_random::<Frame>(&crate::codec::encode(&frame).unwrap());
-                            wires[1 - side].push_back(frame);
-                        }
-                        Effect::Load(gap, _) => {
-                            let number = gap.author.device.as_bytes()[0];
-                            let until = gap.until.min(gap.from + load);
-                            let batches = (gap.from..until).map(|seq| batch(number, seq)).collect();
-                            sessions[side].handle(now(1), Input::Loaded { batches, next_seq: until });
-                        }
-                        Effect::Commit(batches) => {
-                            stores[side].commit(&batches);
-                            sessions[side].handle(now(1), Input::Committed);
-                        }
-                        Effect::Account(counts) => {
-                            stores[side].account(&counts);
-                            sessions[side].handle(now(1), Input::Accounted);
-                        }
-                        Effect::LoadMembership(_) => sessions[side].handle(now(1), Input::Membership(Vec::new())),
-                        Effect::CommitMembership(_) => sessions[side].handle(now(1), Input::MembershipCommitted),
-                        Effect::OwnLogAhead(_) | Effect::Finished(_) => {}
-                        Effect::Failed(violation) => panic!("{violation}"),
-                    }
+                drain(&mut ends);
+                while !ends[side].owed.is_empty() {
+                    ends[side].settle(&mut stores[side], load);
+                    drain(&mut ends);
                 }
-                if let Some(frame) = wires[side].pop_front() {
+                if !ends[side].wire.is_empty() {
                     moved = true;
                     frames += 1;
                     if frames > break_after {
-                        return false;
+                        return None;
                     }
-                    sessions[side].handle(now(1), Input::Frame(frame));
+                    ends[side].hear();
                 }
             }
             if !moved {
-                return sessions.iter().all(Session::is_over);
+                let over = ends.iter().all(|end| end.session.is_over());
+                return over.then(|| ends.iter().map(|end| end.bytes).sum());
             }
         }
+    }
+
+    /// Runs several sessions between two stores at once, whose frames and answers come whenever `schedule` says so.
+    fn interleave(stores: &mut [Store; 2], sessions: usize, load: u64, schedule: &[u8]) {
+        let mut all: Vec<[End; 2]> = (0..sessions).map(|_| [0, 1].map(|side| End::new(side, &stores[side]))).collect();
+        let mut quiet = 0;
+        for choice in schedule.iter().copied().map(usize::from).chain(0..) {
+            let ends = &mut all[choice / 4 % sessions];
+            drain(ends);
+            let end = &mut ends[choice / 2 % 2];
+            quiet = if end.owed.is_empty() && end.wire.is_empty() { quiet + 1 } else { 0 };
+            if end.wire.is_empty() || (choice % 2 == 0 && !end.owed.is_empty()) {
+                end.settle(&mut stores[end.side], load);
+            } else {
+                end.hear();
+            }
+            drain(ends);
+            // Four choices for each session in a row look at everything.
+            if quiet > schedule.len() + 4 * sessions {
+                break;
+            }
+        }
+        assert!(all.iter().flatten().all(|end| end.session.is_over()), "all sessions end");
+    }
+
+    fn membership_op(seq: &u64) -> SignedOp {
+        let key = ed25519_dalek::SigningKey::from_bytes(&[7; 32]);
+        let op = crate::membership::MembershipOp {
+            group: Some(GROUP),
+            author: DeviceId::new(key.verifying_key().to_bytes()),
+            seq: *seq,
+            previous: List::default(),
+            kind: 999,
+            body: Bytes::default(),
+        };
+        SignedOp::sign(&op, &key).unwrap()
     }
 
     fn store() -> impl Strategy<Value = BTreeMap<u8, (u64, u64)>> {
@@ -586,7 +826,7 @@ mod tests {
             }
             // The second session accounts for what only one side held.
             for _ in 0..2 {
-                prop_assert!(run(&mut stores, usize::MAX, load));
+                prop_assert!(run(&mut stores, usize::MAX, load).is_some());
             }
             let accounted = |store: &Store| {
                 store.accounted.clone().into_iter().filter(|(_, count)| *count > 0).collect::<BTreeMap<_, _>>()
@@ -604,10 +844,171 @@ mod tests {
         }
     }
 
+    proptest! {
+        #[test]
+        fn sessions_at_once_from_both_sides_converge(
+            a in store(), b in store(), ops in (0u64..40, 0u64..40), sessions in 1usize..4, load in 1u64..5,
+            schedule in prop::collection::vec(any::<u8>(), 0..400),
+        ) {
+            let mut stores = [build(&a).knowing(0..ops.0), build(&b).knowing(20..20 + ops.1)];
+            interleave(&mut stores, sessions, load, &schedule);
+            prop_assert!(run(&mut stores, usize::MAX, load).is_some());
+            let [mut first, mut second] = stores;
+            for store in [&mut first, &mut second] {
+                store.received_twice = 0;
+                store.stored.retain(|_, count| *count > 0);
+                store.accounted.retain(|_, count| *count > 0);
+            }
+            prop_assert_eq!(first, second);
+        }
+
+        /// Whatever a peer says: no panic, effects in proportion, nothing accounted for before its end, nothing after the
+        /// session's end.
+        #[test]
+        fn a_hostile_peer_moves_nothing(frames in prop::collection::vec(hostile_frame(), 0..30), equal: bool) {
+            let store = build(&BTreeMap::from([(1, (5, 2)), (9, (3, 0))])).knowing(0..3);
+            let local = store.local();
+            let membership = if equal { local.membership_hash } else { [9; 32] };
+            let mut session = Session::new(DeviceId::new([9; 32]), local);
+            session.start(now(0));
+            let hello = Frame::Hello { group: GROUP, epoch: None, catalog: [7; 32], membership };
+            let (mut ended, mut over) = (false, false);
+            for frame in [hello].into_iter().chain(frames) {
+                ended |= matches!(frame, Frame::End { .. });
+                let mut inputs = VecDeque::from([Input::Frame(frame)]);
+                let mut effects = 0;
+                while let Some(input) = inputs.pop_front() {
+                    session.handle(now(1), input);
+                    while let Some(effect) = session.poll() {
+                        prop_assert!(!over, "nothing follows the end");
+                        effects += 1;
+                        match effect {
+                            Effect::LoadMembership(ids) => {
+                                let ops = ids.iter().map(|id| membership_op(&store.membership[id])).collect();
+                                inputs.push_back(Input::Membership(ops));
+                            }
+                            Effect::CommitMembership(_) => inputs.push_back(Input::MembershipCommitted),
+                            Effect::Load(gap, _) => {
+                                let batches = vec![batch(gap.author.device.as_bytes()[0], gap.from)];
+                                inputs.push_back(Input::Loaded { batches, next_seq: gap.from + 1 });
+                            }
+                            Effect::Commit(_) => inputs.push_back(Input::Committed),
+                            Effect::Account(_) => {
+                                prop_assert!(ended);
+                                inputs.push_back(Input::Accounted);
+                            }
+                            Effect::Finished(_) | Effect::Failed(_) => over = true,
+                            Effect::Send(_) | Effect::OwnLogAhead { .. } => {}
+                        }
+                    }
+                }
+                prop_assert!(effects <= 16, "{effects} effects of one frame");
+            }
+        }
+    }
+
+    fn hostile_frame() -> impl Strategy<Value = Frame> {
+        let count = || prop_oneof![0u64..8, Just(SEQ_MAX), Just(u64::MAX), any::<u64>()];
+        let authors = || (prop_oneof![0u8..3, Just(9u8)], prop_oneof![Just(0u32), Just(u32::MAX), 0u32..3]);
+        let author = |(device, incarnation)| Author { device: DeviceId::new([device; 32]), incarnation };
+        let vector = move || {
+            prop::collection::vec((authors(), count()), 0..5)
+                .prop_map(move |items| items.into_iter().map(|(name, count)| (author(name), count)).collect())
+        };
+        let held = prop::collection::vec((authors(), count(), count()), 0..4).prop_map(move |items| {
+            List::truncated(items.into_iter().map(|(name, from, until)| (author(name), from, until)))
+        });
+        let ops = || prop::collection::vec(0u64..6, 0..4);
+        prop_oneof![
+            Just(Frame::Ack),
+            (vector(), held).prop_map(|(vector, held)| Frame::Summary { vector, held }),
+            vector().prop_map(|vector| Frame::End { vector }),
+            (0u8..3, 0u64..8, 0usize..4).prop_map(|(author, seq, n)| Frame::Batches(List::truncated(vec![
+                batch(
+                    author, seq
+                );
+                n
+            ]))),
+            ops().prop_map(|ops| Frame::MembershipIds(List::truncated(ops.iter().map(|seq| membership_op(seq).id())))),
+            (ops(), any::<bool>()).prop_map(|(ops, last)| Frame::MembershipOps {
+                ops: List::truncated(ops.iter().map(membership_op)),
+                last
+            }),
+            Just(Frame::Hello { group: GROUP, epoch: None, catalog: [7; 32], membership: [0; 32] }),
+        ]
+    }
+
     #[test]
     fn equal_ends_say_hello_and_nothing_else() {
-        let mut stores = [build(&BTreeMap::from([(1, (5, 0))])), build(&BTreeMap::from([(1, (5, 0))]))];
-        assert!(run(&mut stores, 2, 1));
+        let mut stores = [(); 2].map(|()| build(&BTreeMap::from([(1, (5, 0))])).knowing(0..5));
+        let bytes = run(&mut stores, 2, 1).expect("two frames are enough");
+        assert!(bytes <= 200, "{bytes} bytes, about 100 from each");
+    }
+
+    /// One load gives more batches than a frame takes: the rest was dropped, the next frame left a gap, and a device that
+    /// had been away while another said much in small pieces never caught up in one session.
+    #[test]
+    fn many_small_batches() {
+        let mut stores = [build(&BTreeMap::from([(1, (3_000, 0))])), Store::default()];
+        assert!(run(&mut stores, usize::MAX, 3_000).is_some());
+        assert_eq!((stores[1].stored[&1], stores[1].accounted[&1]), (3_000, 3_000));
+        assert_eq!(stores[1].received_twice, 0);
+    }
+
+    #[test]
+    fn any_frame_can_be_encoded() {
+        let mut session = session_that_lacks(vec![]);
+        session.gaps = VecDeque::from([Gap { author: author(1), from: 0, until: 9 }]);
+        let large =
+            |_| SealedBatch { sealed: Bytes::new(vec![1; crate::log::BATCH_BYTES_MAX]).unwrap(), ..batch(1, 0) };
+        session.loaded((0..9).map(large).collect(), 9);
+        assert_eq!(session.frames.iter().map(Vec::len).sum::<usize>(), 9);
+        for frame in session.frames {
+            crate::codec::encode(&Frame::Batches(List::new(frame).unwrap())).unwrap();
+        }
+    }
+
+    /// A catalog that gives the same again and again would be asked for ever.
+    #[test]
+    fn a_log_that_was_cut_back_ends_its_gap() {
+        let stores = [build(&BTreeMap::from([(1, (9, 0))])), Store::default()];
+        let mut ends = [0, 1].map(|side| End::new(side, &stores[side]));
+        drain(&mut ends);
+        ends[0].hear();
+        ends[1].hear();
+        drain(&mut ends);
+        ends[0].hear();
+        drain(&mut ends);
+        assert!(matches!(ends[0].owed.pop_front(), Some(Effect::Load(..))));
+        ends[0].session.handle(now(1), Input::Loaded { batches: vec![batch(1, 0)], next_seq: 0 });
+        drain(&mut ends);
+        assert!(ends[0].owed.is_empty() && matches!(ends[1].wire.back(), Some(Frame::End { .. })));
+        while !ends[1].wire.is_empty() {
+            ends[1].hear();
+        }
+        assert_eq!(verdict(&mut ends[1].session), Some(Violation::Withheld));
+    }
+
+    /// A session of device 9, which has nothing, with a peer that has said that it has this much.
+    fn session_that_lacks(theirs: Vec<(Author, u64)>) -> Session {
+        let mut session = Session::new(DeviceId::new([9; 32]), Store::default().local());
+        session.start(now(0));
+        let hello = Frame::Hello { group: GROUP, epoch: None, catalog: [7; 32], membership: no_membership() };
+        session.handle(now(1), Input::Frame(hello));
+        let vector = theirs.into_iter().collect();
+        session.handle(now(1), Input::Frame(Frame::Summary { vector, held: List::default() }));
+        session
+    }
+
+    fn no_membership() -> [u8; 32] {
+        Store::default().local().membership_hash
+    }
+
+    fn verdict(session: &mut Session) -> Option<Violation> {
+        std::iter::from_fn(|| session.poll()).find_map(|effect| match effect {
+            Effect::Failed(violation) => Some(violation),
+            _ => None,
+        })
     }
 
     #[test]
@@ -616,21 +1017,92 @@ mod tests {
             let mut session = Session::new(DeviceId::new([9; 32]), Store::default().local());
             session.start(now(0));
             frames.into_iter().for_each(|frame| session.handle(now(1), Input::Frame(frame)));
-            std::iter::from_fn(|| session.poll()).find_map(|effect| match effect {
-                Effect::Failed(violation) => Some(violation),
-                _ => None,
-            })
+            verdict(&mut session)
         };
-        let hello = |group, catalog| Frame::Hello { group, epoch: None, catalog, membership: [0; 32] };
-        let summary = || Frame::Summary { vector: VersionVector::default(), held: List::default() };
+        let hello = |group, catalog| Frame::Hello { group, epoch: None, catalog, membership: no_membership() };
+        let other = || hello(GROUP, [7; 32]);
+        let vector = |count| VersionVector::from_iter([(author(1), count)]);
+        let summary = |count| Frame::Summary { vector: vector(count), held: List::default() };
+        let held = |from, until| Frame::Summary {
+            vector: VersionVector::default(),
+            held: List::truncated([(author(1), from, until)]),
+        };
         let batches = || Frame::Batches(List::truncated([batch(1, 0)]));
+        let end = |count| Frame::End { vector: vector(count) };
         assert_eq!(ends(vec![Frame::Ack]), Some(Violation::OutOfTurn));
         assert_eq!(ends(vec![hello(GroupId::new([2; 32]), [0; 32])]), Some(Violation::Group));
-        assert_eq!(ends(vec![hello(GROUP, [7; 32]), batches()]), Some(Violation::OutOfTurn));
-        let flood = vec![hello(GROUP, [7; 32]), summary(), batches(), batches(), batches(), batches()];
+        assert_eq!(ends(vec![other(), other()]), Some(Violation::OutOfTurn));
+        assert_eq!(ends(vec![other(), batches()]), Some(Violation::OutOfTurn));
+        assert_eq!(ends(vec![other(), summary(0), Frame::Ack]), Some(Violation::OutOfTurn));
+        assert_eq!(ends(vec![other(), summary(0), summary(0)]), Some(Violation::OutOfTurn));
+        assert_eq!(ends(vec![other(), summary(1), Frame::Batches(List::default())]), Some(Violation::OutOfTurn));
+        let flood = vec![other(), summary(9), batches(), batches(), batches(), batches()];
         assert_eq!(ends(flood), Some(Violation::Window));
-        assert_eq!(ends(vec![hello(GROUP, [7; 32]), summary(), Frame::Ack]), Some(Violation::OutOfTurn));
-        assert_eq!(ends(vec![hello(GROUP, [7; 32]), summary(), summary()]), Some(Violation::OutOfTurn));
+        assert_eq!(ends(vec![other(), summary(1), batches(), batches()]), Some(Violation::Excess));
+        assert_eq!(ends(vec![other(), summary(0), batches()]), Some(Violation::Excess));
+        assert_eq!(ends(vec![other(), summary(1), end(1)]), Some(Violation::Withheld));
+        assert_eq!(ends(vec![other(), summary(1_001), batches(), end(1_001)]), Some(Violation::Withheld));
+        assert_eq!(ends(vec![other(), summary(SEQ_MAX), batches(), end(SEQ_MAX)]), Some(Violation::Withheld));
+        assert_eq!(ends(vec![other(), summary(u64::MAX)]), Some(Violation::Claim));
+        assert_eq!(ends(vec![other(), held(0, u64::MAX)]), Some(Violation::Claim));
+        assert_eq!(ends(vec![other(), held(2, 2)]), Some(Violation::Claim));
+        assert_eq!(ends(vec![other(), summary(1), batches(), end(2)]), Some(Violation::Claim));
+        assert_eq!(ends(vec![other(), summary(1), batches(), end(1), batches()]), Some(Violation::OutOfTurn));
+        assert_eq!(ends(vec![other(), summary(1), batches(), end(1), end(1)]), Some(Violation::OutOfTurn));
+    }
+
+    #[test]
+    fn breaches_about_membership_end_the_session() {
+        let ends = |frames: Vec<Frame>| {
+            let mut session = Session::new(DeviceId::new([9; 32]), Store::default().knowing(0..2).local());
+            session.start(now(0));
+            let hello = Frame::Hello { group: GROUP, epoch: None, catalog: [7; 32], membership: [7; 32] };
+            for frame in [hello].into_iter().chain(frames) {
+                session.handle(now(1), Input::Frame(frame));
+            }
+            verdict(&mut session)
+        };
+        let ids = |seqs: &[u64]| Frame::MembershipIds(List::truncated(seqs.iter().map(|seq| membership_op(seq).id())));
+        let ops =
+            |seqs: &[u64], last| Frame::MembershipOps { ops: List::truncated(seqs.iter().map(membership_op)), last };
+        let summary = || Frame::Summary { vector: VersionVector::default(), held: List::default() };
+        assert_eq!(ends(vec![ids(&[5]), ops(&[5], true)]), None);
+        assert_eq!(ends(vec![ops(&[5], true)]), Some(Violation::OutOfTurn));
+        assert_eq!(ends(vec![ids(&[5]), ids(&[5])]), Some(Violation::OutOfTurn));
+        assert_eq!(ends(vec![ids(&[5]), summary()]), Some(Violation::OutOfTurn));
+        assert_eq!(ends(vec![ids(&[5]), ops(&[], false)]), Some(Violation::OutOfTurn));
+        assert_eq!(ends(vec![ids(&[5]), ops(&[5], true), ops(&[5], true)]), Some(Violation::OutOfTurn));
+        assert_eq!(ends(vec![ids(&[5]), ops(&[6], true)]), Some(Violation::Excess));
+        assert_eq!(ends(vec![ids(&[0, 5]), ops(&[0, 5], true)]), Some(Violation::Excess));
+        assert_eq!(ends(vec![ids(&[5, 6]), ops(&[5, 5], false)]), Some(Violation::Excess));
+        assert_eq!(ends(vec![ids(&[5, 6]), ops(&[5], true)]), Some(Violation::Withheld));
+    }
+
+    /// A caller that commits later than it reads met a summary before its commit was answered, and broke the session off.
+    #[test]
+    fn a_summary_may_come_before_a_commit_is_answered() {
+        let mut stores = [Store::default().knowing(0..2), Store::default().knowing(2..4)];
+        let mut ends = [0, 1].map(|side| End::new(side, &stores[side]));
+        for _ in 0..20 {
+            drain(&mut ends);
+            ends[0].settle(&mut stores[0], 1);
+            if !matches!(ends[1].owed.front(), Some(Effect::CommitMembership(_))) {
+                ends[1].settle(&mut stores[1], 1);
+            }
+            drain(&mut ends);
+            ends[0].hear();
+            ends[1].hear();
+        }
+        assert!(ends[1].session.summary_early.is_some(), "it came early");
+        while !ends.iter().all(|end| end.session.is_over()) {
+            for end in 0..2 {
+                ends[end].settle(&mut stores[end], 1);
+                drain(&mut ends);
+                ends[end].hear();
+                drain(&mut ends);
+            }
+        }
+        assert_eq!(stores[0].membership, stores[1].membership);
     }
 
     #[test]
@@ -641,18 +1113,68 @@ mod tests {
         session.handle(now(wakeup - 1), Input::Tick);
         assert!(!session.is_over());
         session.handle(now(wakeup), Input::Tick);
-        assert!(session.is_over());
+        assert_eq!(verdict(&mut session), Some(Violation::Silent));
+    }
+
+    /// A peer that says a little now and then, and never ends.
+    #[test]
+    fn no_session_is_endless() {
+        let mut session = session_that_lacks(vec![(author(1), SEQ_MAX)]);
+        let mut at = 1;
+        while !session.is_over() {
+            at += STALL_NS / 2;
+            session.handle(now(at), Input::Frame(Frame::Batches(List::truncated([batch(1, 0)]))));
+            session.handle(now(at), Input::Committed);
+            assert!(at <= SESSION_NS_MAX + STALL_NS);
+            if let Some(wakeup) = session.next_wakeup() {
+                assert!(wakeup <= SESSION_NS_MAX);
+            }
+        }
+        assert_eq!(verdict(&mut session), Some(Violation::TooLong));
+    }
+
+    fn own_log_ahead(session: &mut Session) -> Vec<(Author, u64)> {
+        std::iter::from_fn(|| session.poll())
+            .filter_map(|effect| match effect {
+                Effect::OwnLogAhead { author, count } => Some((author, count)),
+                _ => None,
+            })
+            .collect()
     }
 
     #[test]
     fn a_restored_backup_is_told_that_its_log_goes_on_elsewhere() {
-        let own = author(9);
-        let mut session = Session::new(own.device, Store::default().local());
+        let mut session = session_that_lacks(vec![(author(9), 5)]);
+        assert_eq!(own_log_ahead(&mut session), [(author(9), 5)]);
+    }
+
+    /// What a session knows of the own log is as old as the session. Gossip was quicker, the peer named an operation that
+    /// had been said meanwhile, and a healthy device began a new incarnation. The number goes out, so that the caller can
+    /// compare it with the log as it is.
+    #[test]
+    fn a_late_summary_is_no_backup() {
+        let mut session = Session::new(author(9).device, Store::default().local());
         session.start(now(0));
-        let theirs: VersionVector = [(own, 5)].into_iter().collect();
-        let hello = Frame::Hello { group: GROUP, epoch: None, catalog: [7; 32], membership: [0; 32] };
+        let hello = Frame::Hello { group: GROUP, epoch: None, catalog: [7; 32], membership: no_membership() };
         session.handle(now(1), Input::Frame(hello));
-        session.handle(now(1), Input::Frame(Frame::Summary { vector: theirs, held: List::default() }));
-        assert!(std::iter::from_fn(|| session.poll()).any(|effect| effect == Effect::OwnLogAhead(own)));
+        let said_meanwhile = List::truncated([(author(9), 0, 1)]);
+        let summary = Frame::Summary { vector: VersionVector::default(), held: said_meanwhile };
+        session.handle(now(1), Input::Frame(summary));
+        let present = build(&BTreeMap::from([(9, (1, 0))]));
+        let ahead = own_log_ahead(&mut session);
+        assert_eq!(ahead, [(author(9), 1)]);
+        assert!(ahead.iter().all(|(_, count)| *count <= Store::get(&present.stored, 9)), "the caller sees no backup");
+    }
+
+    /// One word of a peer must not use up a device's incarnations, nor begin many.
+    #[test]
+    fn invented_incarnations_are_refused() {
+        let life = |incarnation| Author { incarnation, ..author(9) };
+        let mut session = session_that_lacks((0..1_000).map(|number| (life(number), 1)).collect());
+        assert_eq!(own_log_ahead(&mut session), [(life(999), 1)], "the highest stands for all");
+        for incarnation in [INCARNATIONS_MISSED_MAX + 1, u32::MAX] {
+            let mut session = session_that_lacks(vec![(life(incarnation), 1)]);
+            assert_eq!(verdict(&mut session), Some(Violation::Claim));
+        }
     }
 }

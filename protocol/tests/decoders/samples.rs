@@ -1,0 +1,249 @@
+//! A few valid encodings of every wire type, always the same ones.
+
+use ed25519_dalek::SigningKey;
+use larder_protocol::{
+    bounded::{Bytes, List, Text},
+    codec::{Wire, encode},
+    id::{ChunkId, ContentId, DeviceId, EpochId, GroupId, LocationId, PlainChunkId, WantId},
+    log::{Author, Batch, Op, SealedBatch, SignedBatch, VersionVector, genesis_hash},
+    membership::{Admit, Create, Enrolment, MembershipOp, Role, SealedName, SignedOp, WrappedSecret, WrappingKey},
+    pairing::{Invite, InviteKey, InviteState, Message, Refusal, Ticket},
+    path::RelPath,
+    record::{
+        Device, Entry, EntryValue, File, GoneReason, Location, LocationState, Profile, Purpose, Replica, ReplicaState,
+        Storage, StorageState, Suspicion, SuspicionReason, Want, WantOutcome, WantResult,
+    },
+    seal::{KeyBundle, Manifest, ManifestChunk, SnapshotEntry, SnapshotPage},
+    sync::{Frame, Gossip},
+    time::{Hlc, Timestamp},
+};
+
+pub const GROUP: GroupId = GroupId::new([1; 32]);
+const EPOCH: EpochId = EpochId::new([2; 16]);
+const LOCATION: LocationId = LocationId::new([3; 16]);
+const CONTENT: ContentId = ContentId::new([4; 32]);
+const CHUNK: ChunkId = ChunkId::new([5; 32]);
+const SEEN: Timestamp = Timestamp(1_700_000_000_000);
+
+pub fn key() -> SigningKey {
+    SigningKey::from_bytes(&[7; 32])
+}
+
+fn device() -> DeviceId {
+    DeviceId::new(key().verifying_key().to_bytes())
+}
+
+fn author(incarnation: u32) -> Author {
+    Author { device: device(), incarnation }
+}
+
+fn text<const MAX: usize>(text: &str) -> Text<MAX> {
+    Text::new(text).expect("a short text")
+}
+
+fn path(text: &str) -> RelPath {
+    RelPath::new(text).expect("a path")
+}
+
+fn wrapped() -> WrappedSecret {
+    let to = WrappingKey::from_bytes([8; 32]).public();
+    WrappedSecret::wrap(&[9; 32], &to, [10; 32]).expect("a good key")
+}
+
+fn name() -> SealedName {
+    SealedName::seal(&text("laptop"), EPOCH, &[11; 32], [12; 24])
+}
+
+fn enrolment() -> Enrolment {
+    Enrolment::sign([13; 32], &key())
+}
+
+fn create() -> Create {
+    Create {
+        nonce: [14; 32],
+        name: name(),
+        founder: enrolment(),
+        founder_name: name(),
+        recovery_signing: [15; 32],
+        recovery_wrapping: [16; 32],
+        epoch: EPOCH,
+        for_recovery: wrapped(),
+        for_founder: wrapped(),
+    }
+}
+
+fn admit(role: Role) -> Admit {
+    Admit { member: enrolment(), name: name(), role, epochs: List::truncated([(EPOCH, wrapped())]) }
+}
+
+fn membership_op(kind: u16) -> MembershipOp {
+    let body = encode(&admit(Role::Reader)).expect("encodes");
+    MembershipOp {
+        group: (kind != MembershipOp::CREATE).then_some(GROUP),
+        author: device(),
+        seq: 300,
+        previous: List::truncated([larder_protocol::id::MembershipOpId::new([17; 32])]),
+        kind,
+        body: Bytes::new(body).expect("fits"),
+    }
+}
+
+pub fn signed_op(kind: u16) -> SignedOp {
+    SignedOp::sign(&membership_op(kind), &key()).expect("signs")
+}
+
+/// A batch of one operation of this kind.
+pub fn batch(kind: u16, body: &[u8]) -> Batch {
+    let op = Op { hlc: Hlc(5), kind, body: Bytes::new(body.to_vec()).expect("fits") };
+    let previous = genesis_hash(&GROUP, &author(0));
+    Batch { group: GROUP, author: author(0), first_seq: 0, previous, ops: List::truncated([op]) }
+}
+
+pub fn signed(batch: &Batch) -> SignedBatch {
+    SignedBatch::sign(batch, &key()).expect("signs")
+}
+
+pub fn sealed(batch: &Batch) -> SealedBatch {
+    signed(batch).seal(EPOCH, &[18; 32], [19; 24]).expect("seals")
+}
+
+fn vector() -> VersionVector {
+    [(author(0), 3), (author(1), 70_000), (Author { device: DeviceId::new([20; 32]), incarnation: 0 }, 1 << 33)]
+        .into_iter()
+        .collect()
+}
+
+fn device_record() -> Device {
+    Device {
+        name: text("laptop"),
+        control: List::truncated([text("/ip4/127.0.0.1/udp/4001/quic-v1"), text("/ip4/127.0.0.1/tcp/4001")]),
+        data: List::truncated([text("udp://127.0.0.1:4002")]),
+    }
+}
+
+fn location(storage: Storage) -> Location {
+    Location {
+        id: LOCATION,
+        name: text("photos"),
+        mount_epoch: 2,
+        storage,
+        profile: text("folder"),
+        purposes: List::truncated([Purpose::Inbox, Purpose::Archive]),
+        read_only: false,
+        trust_store: true,
+        removed: false,
+    }
+}
+
+fn entry(value: EntryValue) -> Entry {
+    Entry { location: LOCATION, mount_epoch: 1, path: path("2024/été/beach.jpg"), value }
+}
+
+fn replica(state: ReplicaState) -> Replica {
+    Replica {
+        location: LOCATION,
+        mount_epoch: 1,
+        content: CONTENT,
+        size: 9_000_000,
+        manifest: CHUNK,
+        state,
+        verified: SEEN,
+    }
+}
+
+fn invite(state: InviteState) -> Invite {
+    Invite { key: InviteKey::from_secret(&[21; 16]), role: Role::Writer, not_after: SEEN, state, bad_proofs: 2 }
+}
+
+pub fn ticket() -> Ticket {
+    let addresses = ["127.0.0.1:4003", "[::1]:4003"].map(|address| address.parse().expect("an address"));
+    Ticket::new(GROUP, device(), addresses, [22; 16], Role::Writer, SEEN)
+}
+
+pub fn manifest() -> Manifest {
+    let chunk = |offset: u64| ManifestChunk {
+        offset,
+        length: 4_000_000,
+        stored: 4_194_304,
+        chunk: CHUNK,
+        plain: PlainChunkId::new([23; 32]),
+    };
+    Manifest { content: CONTENT, size: 8_000_000, epoch: None, chunks: List::truncated([chunk(0), chunk(4_000_000)]) }
+}
+
+pub fn page() -> SnapshotPage {
+    let entry =
+        |text: &str| SnapshotEntry { path: path(text), content: CONTENT, size: 7, modified: SEEN, manifest: CHUNK };
+    SnapshotPage::empty(LOCATION, 9).with([entry("a/b.txt"), entry("c.txt")])
+}
+
+fn all<T: Wire>(values: &[T]) -> Vec<Vec<u8>> {
+    values.iter().map(|value| encode(value).expect("a sample encodes")).collect()
+}
+
+/// Encodings of the type of this name; none for a name that is unknown here.
+pub fn of(name: &str) -> Vec<Vec<u8>> {
+    let file = EntryValue::File(File { content: CONTENT, size: 500, modified: Timestamp(-5), verified: SEEN });
+    let head = Gossip::Head { author: author(0), next_seq: 9 };
+    match name {
+        "Batch" => all(&[batch(5, &all(&[entry(file)])[0]), batch(60_000, b"of a later version")]),
+        "SignedBatch" => all(&[signed(&batch(999, &[1, 2, 3]))]),
+        "SealedBatch" => all(&[sealed(&batch(999, &[1, 2, 3]))]),
+        "VersionVector" => all(&[VersionVector::default(), vector()]),
+        "Create" => all(&[create()]),
+        "Admit" => all(&[admit(Role::Admin), Admit { epochs: List::default(), ..admit(Role::Vault) }]),
+        "MembershipOp" => all(&[membership_op(MembershipOp::CREATE), membership_op(MembershipOp::ADMIT)]),
+        "SignedOp" => all(&[signed_op(MembershipOp::ADMIT), signed_op(60_000)]),
+        "Invite" => all(&[invite(InviteState::Open), invite(InviteState::Used(device()))]),
+        "Message" => all(&[
+            Message::Open { invite: invite(InviteState::Open).id(), nonce: [24; 32] },
+            Message::Prove { enrolment: enrolment(), name: text("laptop"), proof: [25; 32] },
+            Message::Welcome {
+                proof: [26; 32],
+                ops: List::truncated([signed_op(2)]),
+                contacts: List::truncated([(device(), device_record())]),
+            },
+            Message::Refuse(Refusal::Busy),
+        ]),
+        "Ticket" => all(&[ticket()]),
+        "Device" => all(&[device_record()]),
+        "Location" => all(&[location(Storage::Local), location(Storage::Cloud { uri: text("s3://bucket/prefix") })]),
+        "Profile" => all(&[Profile {
+            name: text("sealed"),
+            provider: text("folder"),
+            config: List::truncated([(text("chunk"), text("4 MiB")), (text(""), text(""))]),
+            encrypted: true,
+            chunked: true,
+            removed: false,
+        }]),
+        "LocationState" => {
+            all(&[LocationState { location: LOCATION, mount_epoch: 1, state: StorageState::Offline, seen: SEEN }])
+        }
+        "Entry" => all(&[entry(file), entry(EntryValue::Gone(GoneReason::Moved))]),
+        "Replica" => all(&[replica(ReplicaState::Present), replica(ReplicaState::Damaged)]),
+        "Suspicion" => {
+            all(&[Suspicion { location: LOCATION, content: CONTENT, reason: SuspicionReason::Changed, seen: SEEN }])
+        }
+        "Want" => all(&[Want { id: WantId::new([27; 16]), content: CONTENT, location: LOCATION, path: path("a/b") }]),
+        "WantOutcome" => all(&[
+            WantOutcome { id: WantId::new([27; 16]), result: WantResult::Done },
+            WantOutcome { id: WantId::new([27; 16]), result: WantResult::Failed(text("no room")) },
+        ]),
+        "KeyBundle" => all(&[KeyBundle::new(GROUP, [(EPOCH, wrapped()), (EPOCH, wrapped())])]),
+        "Manifest" => all(&[Manifest { size: 0, chunks: List::default(), ..manifest() }, manifest()]),
+        // Private to its module: author, signature and payload as `docs/formats.md` has them.
+        "Signed" => vec![[&[28; 32][..], &[64], &[29; 64], &[3, 1, 2, 3]].concat()],
+        "SnapshotPage" => all(&[SnapshotPage::empty(LOCATION, 0), page()]),
+        "Frame" => all(&[
+            Frame::Hello { group: GROUP, epoch: Some(EPOCH), catalog: [30; 32], membership: [31; 32] },
+            Frame::MembershipIds(List::truncated([signed_op(2).id()])),
+            Frame::MembershipOps { ops: List::truncated([signed_op(2), signed_op(60_000)]), last: true },
+            Frame::Summary { vector: vector(), held: List::truncated([(author(2), 0, 5)]) },
+            Frame::Batches(List::truncated([sealed(&batch(5, b"one")), sealed(&batch(60_000, b"two"))])),
+            Frame::Ack,
+            Frame::End { vector: vector() },
+        ]),
+        "Gossip" => all(&[Gossip::of(author(0), 0, 1, &sealed(&batch(5, b"one"))), head]),
+        _ => Vec::new(),
+    }
+}
