@@ -498,8 +498,11 @@ impl World {
                 }
                 Effect::LoadMembership(_) => Input::Membership(Vec::new()),
                 Effect::CommitMembership(_) => Input::MembershipCommitted,
-                Effect::OwnLogAhead(author) => {
-                    return Err(Broken(format!("{author}: others know more of it than it does itself")));
+                Effect::OwnLogAhead { author, count } => {
+                    if catalog.own_log_is_ahead(author, count, now.wall).map_err(broken)?.is_some() {
+                        return Err(Broken(format!("{author}: others know more of it than it does itself")));
+                    }
+                    continue;
                 }
                 Effect::Finished(_) => {
                     self.outcome.sessions += 1;
