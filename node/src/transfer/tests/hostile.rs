@@ -142,16 +142,18 @@ async fn a_fetch_is_cancelled_while_its_source_is_silent() {
     let asker = peer_with_stall(&Arc::default(), 2, LONG);
     for tcp in [true, false] {
         let (asked, was_asked) = tokio::sync::oneshot::channel();
+        let (left, was_left) = tokio::sync::oneshot::channel();
         let source = if tcp {
             tcp_source(|mut stream| {
                 asked.send(()).unwrap();
                 let _ = stream.read(&mut [0]);
+                left.send(()).unwrap();
             })
         } else {
-            quic_source(|mut send| async move {
-                send.write_all(&[0]).await.unwrap();
+            quic_source(|send| async move {
                 asked.send(()).unwrap();
                 let _ = send.stopped().await;
+                left.send(()).unwrap();
             })
         };
         let request = from_source(&asker, tcp, source);
@@ -164,6 +166,7 @@ async fn a_fetch_is_cancelled_while_its_source_is_silent() {
         })
         .await;
         assert!(matches!(fetched[..], [Fetched::Cancelled]), "{fetched:?}");
+        ends(was_left).await.unwrap();
     }
 }
 
