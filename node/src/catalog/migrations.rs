@@ -33,6 +33,8 @@ fn create_tables(txn: &WriteTransaction) -> Result<u64, CatalogError> {
     txn.open_table(PLACES)?;
     txn.open_table(REPLICAS)?;
     txn.open_table(SUSPICIONS)?;
+    txn.open_table(ALIASES)?;
+    txn.open_table(ALIAS_CONTENTS)?;
     txn.open_table(DEVICES)?;
     txn.open_table(LOCATIONS)?;
     txn.open_table(LOCATION_STATES)?;

@@ -43,6 +43,10 @@ pub(super) const PLACES: TableDefinition<'static, &[u8; 8], ()> = TableDefinitio
 pub(super) const REPLICAS: Rows<&[u8]> = TableDefinition::new("replicas-1");
 /// Content ordinal ‖ location number ‖ device → `Suspicion`.
 pub(super) const SUSPICIONS: Rows<&[u8]> = TableDefinition::new("suspicions-1");
+/// Content ordinal ‖ SHA-256 → stamp.
+pub(super) const ALIASES: Rows<&[u8]> = TableDefinition::new("aliases-1");
+/// First 8 bytes of a SHA-256 ‖ content ordinal → ().
+pub(super) const ALIAS_CONTENTS: TableDefinition<'static, &[u8; 12], ()> = TableDefinition::new("alias-contents-1");
 /// Device → `Device`.
 pub(super) const DEVICES: Rows<&[u8]> = TableDefinition::new("devices-1");
 /// Location id → `Location`.

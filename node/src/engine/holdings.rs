@@ -13,8 +13,6 @@ use larder_protocol::{
     record::{EntryValue, Suspicion, SuspicionReason},
 };
 use std::{
-    ffi::OsString,
-    os::unix::ffi::OsStringExt,
     path::PathBuf,
     sync::{Arc, OnceLock, Weak},
 };
@@ -54,7 +52,7 @@ impl Holdings {
                 modified_ns: state.modified_ns,
                 inode: state.inode,
             });
-            let path = place.root.join(PathBuf::from(OsString::from_vec(entry.path.to_bytes())));
+            let path = place.file(&entry.path);
             blobs.push(Blob { path, size: file.size, stamp });
         }
         Ok(blobs)

@@ -1,5 +1,6 @@
 //! The loop that ties the parts together: events of the network and commits of the catalog in, sessions, news and work out.
 
+mod aliases;
 mod holdings;
 mod members;
 mod online;
@@ -53,6 +54,7 @@ pub(crate) struct Engine {
     addresses_at: Option<Instant>,
     release_at: Instant,
     wants: wants::Wants,
+    aliases: Arc<aliases::Aliases>,
 }
 
 impl Engine {
@@ -61,6 +63,7 @@ impl Engine {
         let start = Instant::now();
         Self {
             wants: wants::Wants::new(node.clone()),
+            aliases: Arc::default(),
             sessions: session::Sessions::default(),
             round_at: node.settings.sync.tick().map(|tick| start + tick),
             node,
@@ -80,6 +83,10 @@ impl Engine {
         self.addresses_changed().await;
         self.node.network.set_topic(self.node.members.ring().current().1.topic()).await;
         self.wants.look();
+        if self.node.settings.catalog.sha256 {
+            self.node.tasks.spawn(self.aliases.clone().run(self.node.clone()));
+            self.aliases.look(self.node.places.all().iter().map(|place| place.id));
+        }
         loop {
             let wakeup = [self.round_at, self.held_at, self.addresses_at, Some(self.release_at)];
             let next = wakeup.into_iter().flatten().min().unwrap_or(self.release_at);
@@ -253,6 +260,9 @@ impl Engine {
         }
         if commit.devices {
             self.addresses_changed().await;
+        }
+        if !commit.locations.is_empty() {
+            self.aliases.look(commit.locations.iter().copied());
         }
         if commit.wants_changed() || !commit.locations.is_empty() {
             self.wants.look();

@@ -57,6 +57,11 @@ impl Place {
         }
     }
 
+    /// The file of an entry.
+    pub(crate) fn file(&self, path: &RelPath) -> PathBuf {
+        self.root.join(OsString::from_vec(path.to_bytes()))
+    }
+
     /// The storage of a place that holds objects.
     pub(crate) fn provider(&self) -> Result<FsProvider, crate::storage::StorageError> {
         FsProvider::open(self.root.clone())

@@ -270,12 +270,6 @@ fn from_place(node: &Arc<Node>, copy: &Copy, errand: &Errand, way: &Way) -> Resu
     }
 }
 
-/// The file of an entry of a place.
-pub(super) fn file_of(place: &Place, path: &larder_protocol::path::RelPath) -> PathBuf {
-    use std::os::unix::ffi::OsStringExt;
-    place.root.join(std::ffi::OsString::from_vec(path.to_bytes()))
-}
-
 fn copy_file(
     node: &Arc<Node>,
     place: &Place,
@@ -283,7 +277,7 @@ fn copy_file(
     errand: &Errand,
     way: &Way,
 ) -> Result<(), Local> {
-    let source = file_of(place, path);
+    let source = place.file(path);
     let Ok(mut from) = File::open(&source) else { return Err(Local::Bad) };
     let disk = |error: io::Error| Local::Disk(errors::io(&errand.partial, &error));
     let to = fs::OpenOptions::new().create(true).truncate(true).write(true).open(&errand.partial).map_err(disk)?;

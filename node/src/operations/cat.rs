@@ -2,7 +2,7 @@
 
 use super::{
     blocking,
-    bring::{addresses, fetch_manifest, file_of},
+    bring::{addresses, fetch_manifest},
     copies::{Copy, Form, Known},
     errors, select,
 };
@@ -102,7 +102,7 @@ fn readers(node: &Node, content: &ContentId, size: u64, copies: &[Copy]) -> Vec<
         let place = node.places.get(&copy.location);
         match (&copy.form, &copy.path, place) {
             (Form::InPlace, Some(path), Some(place)) if here => {
-                Some(Reader::File { path: file_of(&place, path), content: *content, size, verified: false })
+                Some(Reader::File { path: place.file(path), content: *content, size, verified: false })
             }
             (Form::InPlace, _, _) if !here => Some(Reader::Remote { holder: copy.holder, content: *content, size }),
             (Form::Objects(id), _, place) => {

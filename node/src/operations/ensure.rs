@@ -2,7 +2,7 @@
 
 use super::{
     blocking,
-    bring::{Errand, Way, bring, file_of},
+    bring::{Errand, Way, bring},
     errors,
     get::{self, Order, ProgressSum, Target},
     locations,
@@ -303,7 +303,7 @@ fn own_files(node: &Node, content: &ContentId) -> Result<Vec<PathBuf>, ControlEr
     };
     let file = |entry: &KnownEntry| {
         let place = node.places.get(&entry.location).filter(|place| place.spec.is_in_place())?;
-        Some(file_of(&place, &entry.path))
+        Some(place.file(&entry.path))
     };
     Ok(copies.entries.iter().filter_map(file).collect())
 }

@@ -3,6 +3,7 @@
 use super::{blocking, copies::Known, errors, locations, select};
 use crate::{
     audit::rfc3339,
+    catalog::{KnownEntry, Snapshot},
     library::media_type,
     node::Node,
     search::{Hit, Query},
@@ -10,6 +11,7 @@ use crate::{
 use larder_protocol::{
     control::{ControlError, ErrorKind, FindQuery, FoundView, WhereView},
     id::ContentId,
+    record::EntryValue,
 };
 use std::{cell::Cell, sync::Arc};
 
@@ -49,10 +51,17 @@ pub(crate) async fn find(node: &Arc<Node>, query: FindQuery) -> Result<Vec<Found
         // A location that was forgotten has no row any more.
         let accept = |hit: &Hit| {
             known.location(&hit.location).is_some()
+                && location.is_none_or(|location| location == hit.location)
                 && fits_type(hit.path.name())
                 && (!query.reachable || copies(&hit.file.content).iter().any(|copy| copy.reachable))
         };
-        let asked = Query { words: &query.query, location, accept: Some(&accept), limit };
+        let hits = match select::by_hash(&node, &query.query)? {
+            Some(content) => named_by(&snapshot, &content)?.into_iter().find(accept).into_iter().collect(),
+            None => {
+                let asked = Query { words: &query.query, location, accept: Some(&accept), limit };
+                node.search.find(&asked).map_err(errors::internal)?
+            }
+        };
         let view = |hit: Hit| FoundView {
             content_id: hit.file.content.to_string(),
             name: hit.path.name().to_owned(),
@@ -62,13 +71,23 @@ pub(crate) async fn find(node: &Arc<Node>, query: FindQuery) -> Result<Vec<Found
             tags: Vec::new(),
             replicas: copies(&hit.file.content).iter().map(|copy| known.view(&node, copy)).collect(),
         };
-        let hits = node.search.find(&asked).map_err(errors::internal)?.into_iter().map(view).collect();
+        let hits = hits.into_iter().map(view).collect();
         match failed.take() {
             Some(error) => Err(errors::catalog(error)),
             None => Ok(hits),
         }
     })
     .await
+}
+
+/// The places of a content as hits.
+fn named_by(snapshot: &Snapshot, content: &ContentId) -> Result<Vec<Hit>, ControlError> {
+    let copies = snapshot.copies(content).map_err(errors::catalog)?;
+    let hit = |entry: KnownEntry| match entry.value {
+        EntryValue::File(file) => Some(Hit { location: entry.location, path: entry.path, file, stamp: entry.stamp }),
+        EntryValue::Gone(_) => None,
+    };
+    Ok(copies.map_or_else(Vec::new, |copies| copies.entries.into_iter().filter_map(hit).collect()))
 }
 
 pub(crate) async fn where_is(node: &Arc<Node>, reference: &str) -> Result<WhereView, ControlError> {

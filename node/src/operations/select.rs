@@ -46,7 +46,10 @@ pub(crate) fn contents(node: &Node, text: &str) -> Result<Vec<Wanted>, ControlEr
             })?;
             by_id(node, text, content).map(|wanted| vec![wanted])
         }
-        Reference::Sha256(_) => Err(unknown(text).detail("SHA-256 is not recorded yet; use the BLAKE3 id")),
+        Reference::Sha256(sha256) => {
+            let content = by_sha256(node, text, &sha256)?;
+            by_id(node, text, content).map(|wanted| vec![wanted])
+        }
         Reference::File { location, path } => {
             let row = locations::row(node, &location)?;
             file(node, text, &row.location.id, path).map(|wanted| vec![wanted])
@@ -68,6 +71,37 @@ pub(crate) fn contents(node: &Node, text: &str) -> Result<Vec<Wanted>, ControlEr
                 inside => folder(node, text, &place.id, inside.as_ref()),
             }
         }
+    }
+}
+
+/// The content that a query names by its hash; `None` for a query of words.
+pub(super) fn by_hash(node: &Node, query: &str) -> Result<Option<ContentId>, ControlError> {
+    let query = query.trim();
+    if !query.starts_with("sha256:") && !query.starts_with("blake3:") {
+        return Ok(None);
+    }
+    match Reference::parse(query)? {
+        Reference::Sha256(sha256) => by_sha256(node, query, &sha256).map(Some),
+        Reference::Content(content) => Ok(Some(content)),
+        _ => Err(unknown(query)),
+    }
+}
+
+/// The content of a SHA-256, as a device that has it said.
+fn by_sha256(node: &Node, text: &str, sha256: &[u8; 32]) -> Result<ContentId, ControlError> {
+    let snapshot = read(node)?;
+    match snapshot.with_sha256(sha256).map_err(errors::catalog)?[..] {
+        [content] => Ok(content),
+        [] => {
+            let contents = snapshot.counts().map_err(errors::catalog)?.contents;
+            let without = contents.saturating_sub(snapshot.sha256_count().map_err(errors::catalog)?);
+            let unknown = unknown(text);
+            Err(match without {
+                0 => unknown,
+                _ => unknown.detail(format!("the SHA-256 of {without} of {contents} contents is not known yet")),
+            })
+        }
+        _ => Err(ControlError::new(ErrorKind::AmbiguousReference, text).detail("use the BLAKE3 id")),
     }
 }
 

@@ -12,6 +12,14 @@ pub(in crate::catalog) fn copy_key(content: u32, location: u32, device: &[u8]) -
     [&content.to_be_bytes()[..], &location.to_be_bytes(), device].concat()
 }
 
+/// Key of an alias.
+pub(in crate::catalog) fn alias_key(content: u32, sha256: &[u8; 32]) -> [u8; 36] {
+    let mut key = [0; 36];
+    key[..4].copy_from_slice(&content.to_be_bytes());
+    key[4..].copy_from_slice(sha256);
+    key
+}
+
 pub(in crate::catalog) fn folder_key(location: u32, path: &str) -> Vec<u8> {
     [&location.to_be_bytes()[..], path.as_bytes()].concat()
 }
@@ -36,8 +44,13 @@ pub(in crate::catalog) fn name_prefix(folder: u32, name: &str) -> [u8; 8] {
 }
 
 pub(in crate::catalog) fn content_prefix(content: &ContentId) -> [u8; 8] {
+    hash_prefix(content.as_bytes())
+}
+
+/// The first bytes of a hash, under which it is indexed.
+pub(in crate::catalog) fn hash_prefix(hash: &[u8; 32]) -> [u8; 8] {
     let mut prefix = [0; 8];
-    prefix.copy_from_slice(&content.as_bytes()[..8]);
+    prefix.copy_from_slice(&hash[..8]);
     prefix
 }
 

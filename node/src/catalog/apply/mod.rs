@@ -11,8 +11,8 @@ mod places;
 mod totals;
 
 pub(in crate::catalog) use keys::{
-    content_prefix, copy_key, decode_folder, folder_key, index_key, is_known, join, name_prefix, ordinal_of, place_key,
-    split,
+    alias_key, content_prefix, copy_key, decode_folder, folder_key, hash_prefix, index_key, is_known, join,
+    name_prefix, ordinal_of, place_key, split,
 };
 pub(in crate::catalog) use totals::{Changes, LocationTotals, Stated, Totals};
 
@@ -22,9 +22,9 @@ use super::{
     digest::statement,
     rows::{self, AuthorRow, EntryRow, Reader, RowStamp, Writer},
     tables::{
-        ANNOUNCED, CONTENT_ORDINALS, CONTENTS, DEVICES, ENTRIES, FOLDER_NUMBERS, FOLDERS, LOCATION_NUMBERS,
-        LOCATION_STATES, LOCATION_TOTALS, LOCATIONS, META, NAMES, OUTCOMES, PENDING, PLACES, PROFILES, REFUSED,
-        REPLICAS, SCANS, SUSPICIONS, WANTS,
+        ALIAS_CONTENTS, ALIASES, ANNOUNCED, CONTENT_ORDINALS, CONTENTS, DEVICES, ENTRIES, FOLDER_NUMBERS, FOLDERS,
+        LOCATION_NUMBERS, LOCATION_STATES, LOCATION_TOTALS, LOCATIONS, META, NAMES, OUTCOMES, PENDING, PLACES,
+        PROFILES, REFUSED, REPLICAS, SCANS, SUSPICIONS, WANTS,
     },
 };
 use keys::pending_key;
@@ -64,6 +64,8 @@ pub(in crate::catalog) struct Merge<'t> {
     places: Table<'t, &'static [u8; 8], ()>,
     replicas: RowTable<'t>,
     suspicions: RowTable<'t>,
+    aliases: RowTable<'t>,
+    alias_contents: Table<'t, &'static [u8; 12], ()>,
     devices: RowTable<'t>,
     locations: RowTable<'t>,
     location_states: RowTable<'t>,
@@ -131,6 +133,8 @@ impl<'t> Merge<'t> {
             places: txn.open_table(PLACES)?,
             replicas: txn.open_table(REPLICAS)?,
             suspicions: txn.open_table(SUSPICIONS)?,
+            aliases: txn.open_table(ALIASES)?,
+            alias_contents: txn.open_table(ALIAS_CONTENTS)?,
             devices: txn.open_table(DEVICES)?,
             locations: txn.open_table(LOCATIONS)?,
             location_states: txn.open_table(LOCATION_STATES)?,
@@ -237,6 +241,7 @@ impl<'t> Merge<'t> {
                 let key = copy_key(content, location, author.device.as_bytes());
                 self.put(|m| &mut m.suspicions, SUSPICIONS, &key, kind, 0, stamp, body).map(|_| ())
             }
+            Record::Alias(alias) => self.alias(stamp, &alias, body),
             Record::Want(want) => {
                 let key = *want.id.as_bytes();
                 let before = self.stated(|m| &m.wants, WANTS, &key)?;
@@ -416,7 +421,9 @@ impl<'t> Merge<'t> {
         self.pending.retain(|_, ()| false)?;
         self.refused.retain(|_, ()| false)?;
         self.announced.retain(|_, _| false)?;
+        self.alias_contents.retain(|_, ()| false)?;
         for table in [
+            &mut self.aliases,
             &mut self.replicas,
             &mut self.suspicions,
             &mut self.devices,

@@ -4,16 +4,17 @@ use super::{
     super::{
         CatalogError,
         blocks::ScanRow,
-        rows::{self, EntryRow, RowStamp, RowValue},
-        tables::REPLICAS,
+        rows::{self, EntryRow, Reader, RowStamp, RowValue, Writer},
+        tables::{ALIASES, REPLICAS},
     },
-    Merge, Stated, copy_key, full_stamp, join, name_prefix, ordinal_of, place_key, replica_of, split, take_number,
+    Merge, Stated, alias_key, copy_key, full_stamp, hash_prefix, index_key, join, name_prefix, ordinal_of, place_key,
+    replica_of, split, take_number,
 };
 use larder_protocol::{
     codec,
     id::LocationId,
     path::RelPath,
-    record::{Entry, EntryValue, File, Replica, ReplicaState},
+    record::{Alias, Entry, EntryValue, File, Replica, ReplicaState},
 };
 use redb::ReadableTable;
 
@@ -140,6 +141,35 @@ impl Merge<'_> {
         }
         self.changes.locations.insert(replica.location);
         self.bound_memory()
+    }
+
+    pub(in crate::catalog) fn alias(
+        &mut self,
+        stamp: RowStamp,
+        alias: &Alias,
+        body: &[u8],
+    ) -> Result<(), CatalogError> {
+        const KIND: u16 = 10;
+        let content = self.content(&alias.content, None)?;
+        let key = alias_key(content, &alias.sha256);
+        let before = match self.aliases.get(&key[..])? {
+            Some(row) => {
+                Some(RowStamp::read(&mut Reader::new(rows::open(ALIASES, &&key[..], row.value())?, "aliases-1"))?)
+            }
+            None => None,
+        };
+        if let Some(old) = before {
+            if full_stamp(&self.authors, &old)? >= full_stamp(&self.authors, &stamp)? {
+                return Ok(());
+            }
+            self.digest_subtract(KIND, &old, body)?;
+        }
+        self.digest_add(KIND, &stamp, body)?;
+        let mut to = Writer::default();
+        stamp.write(&mut to);
+        self.aliases.insert(&key[..], rows::close(ALIASES, &&key[..], &to.0).as_slice())?;
+        self.alias_contents.insert(&index_key(hash_prefix(&alias.sha256), content), ())?;
+        Ok(())
     }
 
     /// Notes what this device saw of a file. A path that no statement has named is left out.

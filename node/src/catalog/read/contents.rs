@@ -3,9 +3,9 @@
 use super::{
     super::{
         CatalogError, ResolveError,
-        apply::{content_prefix, copy_key, index_key, ordinal_of, place_key},
+        apply::{alias_key, content_prefix, copy_key, hash_prefix, index_key, ordinal_of, place_key},
         blocks::ContentRow,
-        tables::{CONTENT_ORDINALS, PLACES, REPLICAS, SUSPICIONS},
+        tables::{ALIAS_CONTENTS, ALIASES, CONTENT_ORDINALS, PLACES, REPLICAS, SUSPICIONS},
     },
     BytesDefinition, Copies, Known, KnownEntry, Snapshot,
 };
@@ -14,6 +14,7 @@ use larder_protocol::{
     id::ContentId,
     record::{Replica, Suspicion},
 };
+use redb::ReadableTableMetadata;
 
 impl Snapshot {
     pub(super) fn content_row(&self, ordinal: u32) -> Result<ContentRow, CatalogError> {
@@ -65,6 +66,43 @@ impl Snapshot {
             [one] => Ok(*one),
             _ => Err(ResolveError::Ambiguous(found)),
         }
+    }
+
+    /// The contents that somebody says have this SHA-256; nearly always one or none.
+    ///
+    /// # Errors
+    /// As [`digest`](Self::digest).
+    pub fn with_sha256(&self, sha256: &[u8; 32]) -> Result<Vec<ContentId>, CatalogError> {
+        let prefix = hash_prefix(sha256);
+        let aliases = self.bytes(ALIASES)?;
+        let mut contents = Vec::new();
+        let table = self.txn.open_table(ALIAS_CONTENTS)?;
+        for row in table.range::<&[u8; 12]>(&index_key(prefix, 0)..=&index_key(prefix, u32::MAX))? {
+            let content = ordinal_of(row?.0.value());
+            if aliases.get(&alias_key(content, sha256)[..])?.is_some() {
+                contents.push(self.content_row(content)?.id);
+            }
+        }
+        Ok(contents)
+    }
+
+    /// Whether somebody has said a content's SHA-256.
+    ///
+    /// # Errors
+    /// As [`digest`](Self::digest).
+    pub fn has_sha256(&self, id: &ContentId) -> Result<bool, CatalogError> {
+        let Some(content) = self.content_ordinal(id)? else { return Ok(false) };
+        let (from, until) = (alias_key(content, &[0; 32]), alias_key(content, &[0xff; 32]));
+        let aliases = self.bytes(ALIASES)?;
+        Ok(aliases.range::<&[u8]>(&from[..]..=&until[..])?.next().transpose()?.is_some())
+    }
+
+    /// How many SHA-256 have been said.
+    ///
+    /// # Errors
+    /// As [`digest`](Self::digest).
+    pub fn sha256_count(&self) -> Result<u64, CatalogError> {
+        Ok(self.bytes(ALIASES)?.len()?)
     }
 
     /// A content's size and copies; `None` if nobody said what it is.

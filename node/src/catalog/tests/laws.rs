@@ -5,7 +5,7 @@ use larder_protocol::{
     id::{ChunkId, WantId},
     log::SealedBatch,
     record::{
-        Device, LocationState, Profile, Replica, ReplicaState, StorageState, Suspicion, SuspicionReason, Want,
+        Alias, Device, LocationState, Profile, Replica, ReplicaState, StorageState, Suspicion, SuspicionReason, Want,
         WantOutcome, WantResult,
     },
 };
@@ -56,6 +56,7 @@ fn records() -> impl Strategy<Value = Record> {
         1 => (0u8..2, 0u8..2, paths).prop_map(|(id, number, at)| Record::from(Want {
             id: WantId::new([id; 16]), content: content(0), location: location_id(number), path: path(at),
         })),
+        1 => (0u8..3, 0u8..2).prop_map(|(number, sha)| Record::from(Alias { content: content(number), sha256: [sha; 32] })),
         1 => (0u8..2, result).prop_map(|(id, result)| Record::from(WantOutcome { id: WantId::new([id; 16]), result })),
     ]
 }
@@ -83,8 +84,15 @@ fn rows(catalog: &Catalog) -> Rows {
         })
         .map(|found| found.map(|found| Copies { size: 0, ..found }))
         .collect();
+    let named: Vec<_> = (0..2)
+        .map(|sha| {
+            let mut contents = read.with_sha256(&[sha; 32]).unwrap();
+            contents.sort_unstable();
+            contents
+        })
+        .collect();
     let wants = (0..2).map(|number| read.wants_for(&location_id(number)).unwrap()).collect();
-    let others = format!("{:?} {:?}", read.devices().unwrap(), read.profiles().unwrap());
+    let others = format!("{:?} {:?} {named:?}", read.devices().unwrap(), read.profiles().unwrap());
     (entries, copies, read.locations().unwrap(), wants, read.counts().unwrap(), others)
 }
 
