@@ -5,7 +5,7 @@
 
 use crate::{
     audit::Audit,
-    catalog::{Catalog, CatalogError, Identity, LocalWrite, LogKeys, Options},
+    catalog::{Catalog, CatalogError, Commit, Identity, LocalWrite, LogKeys, OpenReport, Options, Snapshot},
     config::{Home, Settings},
     engine::{Engine, Holdings, Members, Online, Places, tell_addresses},
     keys::{DeviceKeys, MembershipStore},
@@ -19,6 +19,7 @@ use larder_protocol::{
     control::{ControlError, ErrorKind},
     id::{DeviceId, GroupId},
     record::Name,
+    seal::KeyRing,
     sync::{FRAME_BYTES_MAX, Gossip},
     time::Timestamp,
 };
@@ -31,6 +32,7 @@ use std::{
     },
     time::{Duration, SystemTime},
 };
+use tokio::sync::broadcast;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// How long a source may send nothing before the next one is asked.
@@ -39,6 +41,10 @@ const STALL: Duration = Duration::from_secs(20);
 const DEAF_AFTER: Duration = Duration::from_secs(5);
 /// How long a start waits for the sockets to listen.
 const LISTEN_TIME_MAX: Duration = Duration::from_secs(5);
+/// Memory for the search index in bytes.
+const SEARCH_CACHE_BYTES: usize = 16 << 20;
+/// Commits that a slow watcher may be behind; then it learns only that it missed some.
+const COMMITS_MAX: usize = 1024;
 /// Namespace of small values that only this device knows.
 const LOCAL: &str = "node";
 
@@ -50,6 +56,8 @@ pub struct Node {
     pub(crate) keys: DeviceKeys,
     pub(crate) members: Arc<Members>,
     pub(crate) catalog: Catalog,
+    /// What each commit of the catalog brought.
+    pub(crate) commits: broadcast::Sender<Commit>,
     pub(crate) search: Search,
     pub(crate) places: Arc<Places>,
     pub(crate) audit: Audit,
@@ -71,6 +79,11 @@ pub struct Node {
 pub(crate) fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Timestamp(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
+}
+
+/// The keys that batches are sealed under.
+pub(crate) fn log_keys(ring: &KeyRing) -> LogKeys {
+    LogKeys { current: ring.current().0, keys: ring.iter().map(|(epoch, secret)| (*epoch, secret.log_key())).collect() }
 }
 
 /// Ports of one host: for control and for data, each on TCP and UDP.
@@ -106,19 +119,22 @@ impl Node {
         let group = members.group();
         let (name, group_name) = members.own_names();
 
-        let ring = members.ring();
-        let log_keys = LogKeys {
-            current: ring.current().0,
-            keys: ring.iter().map(|(epoch, secret)| (*epoch, secret.log_key())).collect(),
-        };
-        let identity = Identity { group, signing: keys.signing().clone(), log_keys };
-        let options = Options { cache_bytes: settings.catalog.cache_mib << 20 };
-        let (dir, permits) = (home.catalog(), members.clone());
-        let catalog = tokio::task::spawn_blocking(move || Catalog::open(&dir, identity, permits, &options, now()))
-            .await
-            .map_err(errors::internal)?
-            .map_err(errors::catalog)?;
-        let search = Search::open(&home.cache().join("search.redb"), catalog.clone()).map_err(errors::internal)?;
+        let identity = Identity { group, signing: keys.signing().clone(), log_keys: log_keys(&members.ring()) };
+        let options = Options { cache_bytes: settings.catalog.cache_mib << 20, now: now(), permits: members.clone() };
+        let (dir, cache) = (home.catalog(), home.cache());
+        let (catalog, search, report) = tokio::task::spawn_blocking(move || {
+            let (catalog, report) = Catalog::open(&dir, identity, options).map_err(errors::catalog)?;
+            let search = Search::open(&cache, catalog.clone(), SEARCH_CACHE_BYTES).map_err(errors::internal)?;
+            Ok((catalog, search, report))
+        })
+        .await
+        .map_err(errors::internal)??;
+        if report != OpenReport::default() {
+            tracing::info!(?report, "catalog opened");
+        }
+        let (commits, _) = broadcast::channel(COMMITS_MAX);
+        let told = commits.clone();
+        catalog.subscribe(move |commit| drop(told.send(commit.clone())));
         let audit = Audit::open(&home.audit()).map_err(|error| errors::io(home.audit(), &error))?;
         let places = Arc::new(Places::load(catalog.clone(), keys.device()).map_err(errors::catalog)?);
         let staging = home.cache().join("staging");
@@ -149,6 +165,7 @@ impl Node {
             keys,
             members,
             catalog,
+            commits,
             search,
             places,
             audit,
@@ -233,9 +250,9 @@ impl Node {
     }
 
     /// Names of devices, by what they say of themselves or were admitted as.
-    pub(crate) fn device_names(&self) -> Result<BTreeMap<DeviceId, String>, CatalogError> {
+    pub(crate) fn device_names(&self, snapshot: &Snapshot) -> Result<BTreeMap<DeviceId, String>, CatalogError> {
         let mut names = self.members.names();
-        for (device, said) in self.catalog.devices()? {
+        for (device, said) in snapshot.devices()? {
             if let Some(name) = names.get_mut(&device) {
                 *name = said.name.to_string();
             }
@@ -259,7 +276,8 @@ fn remembered(catalog: &Catalog, address: SocketAddr) -> Result<Ports, CatalogEr
 
 /// The ports that a host had before; a fixed port in the settings is the control plane's.
 fn remembered_for(catalog: &Catalog, address: SocketAddr, number: usize) -> Result<Ports, CatalogError> {
-    let known = catalog.local(LOCAL, &Ports::key(address.ip(), number))?.and_then(|bytes| Ports::decode(&bytes));
+    let known =
+        catalog.read()?.local(LOCAL, &Ports::key(address.ip(), number))?.and_then(|bytes| Ports::decode(&bytes));
     let mut ports = known.unwrap_or_default();
     if address.port() != 0 {
         (ports.0[0], ports.0[1]) = (address.port(), address.port());
@@ -343,7 +361,9 @@ pub(crate) async fn remember_ports(node: &Node, control: &[(bool, SocketAddr)]) 
             if number == 0 { (node.data.tcp_addr().port(), node.data.quic_addr().port()) } else { (0, 0) };
         let ports = Ports([of(true), of(false), data_tcp, data_udp]);
         let key = Ports::key(asked.ip(), number);
-        if node.catalog.local(LOCAL, &key).map_err(errors::catalog)?.as_deref() != Some(&ports.encode()) {
+        if node.catalog.read().and_then(|snapshot| snapshot.local(LOCAL, &key)).map_err(errors::catalog)?.as_deref()
+            != Some(&ports.encode())
+        {
             writes.push(LocalWrite::Value { namespace: LOCAL, key, value: Some(ports.encode()) });
         }
     }

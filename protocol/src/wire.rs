@@ -63,6 +63,7 @@ pub const TYPES: &[WireType] = types![
     record::Suspicion,
     record::Want,
     record::WantOutcome,
+    record::Alias,
     seal::KeyBundle,
     seal::Manifest,
     seal::Signed,

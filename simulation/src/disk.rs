@@ -1,5 +1,6 @@
-//! A disk that loses what was not synced.
+//! A disk that loses what was not synced: one file for the database, and the log segments beside it.
 
+use larder_node::catalog::LogMemory;
 use std::{
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -13,17 +14,27 @@ struct Bytes {
 
 /// The disk of one node; survives its crashes.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Disk(Arc<Mutex<Bytes>>);
+pub(crate) struct Disk {
+    database: Arc<Mutex<Bytes>>,
+    log: LogMemory,
+}
 
 impl Disk {
     fn bytes(&self) -> MutexGuard<'_, Bytes> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.database.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What a crash leaves: only what was synced.
-    pub(crate) fn crash(&self) {
+    /// The log segments.
+    pub(crate) fn log(&self) -> LogMemory {
+        self.log.clone()
+    }
+
+    /// What a crash leaves: only what was synced, and of what was being appended to the log its first `torn` bytes.
+    pub(crate) fn crash(&mut self, torn: usize) {
         let mut bytes = self.bytes();
         bytes.current = bytes.synced.clone();
+        drop(bytes);
+        self.log = self.log.after_crash(torn);
     }
 }
 

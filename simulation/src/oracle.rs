@@ -14,7 +14,8 @@ pub(crate) fn nothing_acknowledged_is_lost(
     author: &Author,
     acknowledged: u64,
 ) -> Result<(), Broken> {
-    let kept = catalog.summary().map_err(|error| Broken(error.to_string()))?.vector.get(author);
+    let kept =
+        catalog.read().and_then(|read| read.summary()).map_err(|error| Broken(error.to_string()))?.vector.get(author);
     if kept >= acknowledged {
         Ok(())
     } else {
@@ -24,7 +25,7 @@ pub(crate) fn nothing_acknowledged_is_lost(
 
 /// No vector accounts for operations that their author has not made.
 pub(crate) fn nothing_is_invented(node: usize, catalog: &Catalog, made: &VersionVector) -> Result<(), Broken> {
-    let summary = catalog.summary().map_err(|error| Broken(error.to_string()))?;
+    let summary = catalog.read().and_then(|read| read.summary()).map_err(|error| Broken(error.to_string()))?;
     if made.covers(&summary.vector) {
         Ok(())
     } else {
@@ -36,7 +37,8 @@ pub(crate) fn nothing_is_invented(node: usize, catalog: &Catalog, made: &Version
 pub(crate) fn equal_vectors_give_equal_digests(a: (usize, &Catalog), b: (usize, &Catalog)) -> Result<(), Broken> {
     let read = |catalog: &Catalog| -> Result<_, Broken> {
         let broken = |error: larder_node::catalog::CatalogError| Broken(error.to_string());
-        Ok((catalog.summary().map_err(broken)?, catalog.digest().map_err(broken)?))
+        let read = catalog.read().map_err(broken)?;
+        Ok((read.summary().map_err(broken)?, read.digest().map_err(broken)?))
     };
     let ((summary_a, digest_a), (summary_b, digest_b)) = (read(a.1)?, read(b.1)?);
     let settled = summary_a == summary_b && summary_a.held.is_empty();

@@ -10,7 +10,7 @@ use crate::{
     trace::Trace,
     workload,
 };
-use larder_node::catalog::{Catalog, Commit, Identity, LogKeys, PermitAll};
+use larder_node::catalog::{Catalog, Commit, Identity, LogKeys, Options};
 use larder_protocol::{
     codec,
     id::{DeviceId, EpochId, GroupId},
@@ -20,13 +20,18 @@ use larder_protocol::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, mpsc::Receiver},
+    sync::{
+        Arc,
+        mpsc::{Receiver, channel},
+    },
 };
 
 const GROUP: GroupId = GroupId::new([1; 32]);
 const EPOCH: EpochId = EpochId::new([2; 16]);
 const SECOND: u64 = 1_000_000_000;
 const WALL_START: i64 = 1_700_000_000_000;
+/// Memory of each node's database in bytes.
+const CACHE_BYTES: usize = 4 << 20;
 /// Time between rounds of anti-entropy.
 const TICK_NS: u64 = 60 * SECOND;
 /// Time after healing in which all must agree: a few rounds.
@@ -244,7 +249,8 @@ impl World {
         let mut first = None;
         for node in &self.nodes {
             let Some((catalog, _)) = &node.running else { return Ok(false) };
-            let found = (catalog.summary().map_err(broken)?, catalog.digest().map_err(broken)?);
+            let read = catalog.read().map_err(broken)?;
+            let found = (read.summary().map_err(broken)?, read.digest().map_err(broken)?);
             if !found.0.held.is_empty() || found.0.vector != self.made {
                 return Ok(false);
             }
@@ -297,7 +303,8 @@ impl World {
                 if self.nodes[node].running.take().is_some() {
                     self.trace.note(time, "crash", node, &[]);
                     self.outcome.crashes += 1;
-                    self.nodes[node].disk.crash();
+                    let torn = self.rng.index(4_096);
+                    self.nodes[node].disk.crash(torn);
                     self.streams.retain(|_, stream| !stream.nodes.contains(&node));
                     let pause = self.rng.below(60 * SECOND);
                     self.scheduler.after(pause, Event::Restart(node));
@@ -346,11 +353,14 @@ impl World {
     }
 
     fn start(&mut self, node: usize) -> Result<(), Broken> {
+        let wall = self.now().wall;
         let this = &mut self.nodes[node];
-        let catalog = Catalog::open_with_backend(this.disk.clone(), this.identity.clone(), Arc::new(PermitAll))
-            .map_err(broken)?;
+        let options = Options { cache_bytes: CACHE_BYTES, ..Options::at(wall) };
+        let (backend, log) = (Box::new(this.disk.clone()), Arc::new(this.disk.log()));
+        let (catalog, _) = Catalog::open_with_backend(backend, log, this.identity.clone(), options).map_err(broken)?;
         oracle::nothing_acknowledged_is_lost(node, &catalog, &this.author, this.acknowledged)?;
-        let commits = catalog.watch();
+        let (told, commits) = channel();
+        catalog.subscribe(move |commit| drop(told.send(commit.clone())));
         this.running = Some((catalog, commits));
         self.trace.note(self.scheduler.now_ns(), "start", node, &[]);
         Ok(())
@@ -397,8 +407,8 @@ impl World {
         let Some((catalog, _)) = &self.nodes[node].running else { return Ok(()) };
         let news = codec::decode::<Gossip>(bytes).map_err(broken)?;
         let (Gossip::Batch { author, .. } | Gossip::Head { author, .. }) = &news;
-        let summary = catalog.summary().map_err(broken)?;
-        let stored = summary.held.get(author).map_or_else(|| summary.vector.get(author), |(_, until)| *until);
+        let summary = catalog.read().and_then(|read| read.summary()).map_err(broken)?;
+        let stored = summary.held.get(author).map_or_else(|| summary.vector.get(author), |held| held.end);
         match (decide(stored, &news), news) {
             (Decision::Hold, Gossip::Batch { batch, .. }) => {
                 catalog.hold(vec![batch], wall).map_err(broken)?;
@@ -434,13 +444,13 @@ impl World {
     fn session(&self, node: usize) -> Result<Session, Broken> {
         let this = &self.nodes[node];
         let Some((catalog, _)) = &this.running else { return Err(Broken("a session without a node".to_owned())) };
-        let summary = catalog.summary().map_err(broken)?;
+        let summary = catalog.read().and_then(|read| read.summary()).map_err(broken)?;
         let device: DeviceId = this.author.device;
         let local = Local {
             group: GROUP,
             epoch: Some(EPOCH),
             vector: summary.vector,
-            held: summary.held,
+            held: summary.held.into_iter().map(|(author, held)| (author, (held.start, held.end))).collect(),
             membership: BTreeSet::new(),
             membership_hash: [0; 32],
         };
@@ -474,7 +484,8 @@ impl World {
                 }
                 Effect::Load(gap, bytes_max) => {
                     // Small frames make for many places at which a stream can break.
-                    let (batches, next_seq) = catalog.load(&gap, bytes_max.min(2_000)).map_err(broken)?;
+                    let (batches, next_seq) =
+                        catalog.read().and_then(|read| read.load(&gap, bytes_max.min(2_000))).map_err(broken)?;
                     Input::Loaded { batches, next_seq }
                 }
                 Effect::Commit(batches) => {
@@ -487,8 +498,11 @@ impl World {
                 }
                 Effect::LoadMembership(_) => Input::Membership(Vec::new()),
                 Effect::CommitMembership(_) => Input::MembershipCommitted,
-                Effect::OwnLogAhead(author) => {
-                    return Err(Broken(format!("{author}: others know more of it than it does itself")));
+                Effect::OwnLogAhead { author, count } => {
+                    if catalog.own_log_is_ahead(author, count, now.wall).map_err(broken)?.is_some() {
+                        return Err(Broken(format!("{author}: others know more of it than it does itself")));
+                    }
+                    continue;
                 }
                 Effect::Finished(_) => {
                     self.outcome.sessions += 1;

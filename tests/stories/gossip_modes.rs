@@ -15,8 +15,8 @@ fn spreads(from: &Node, to: &[&Node], name: &str, seed: u64) {
 #[test]
 fn without_the_tick_gossip_spreads_news() {
     let world = World::new();
-    let [laptop, desktop, nas] =
-        world.group_with(["laptop", "desktop", "nas"], Settings { gossip: true, tick_seconds: 0.0 });
+    let [laptop, desktop, nas] = world
+        .group_with(["laptop", "desktop", "nas"], Settings { gossip: true, tick_seconds: 0.0, ..Settings::default() });
     spreads(&laptop, &[&desktop, &nas], "one.txt", 1);
 
     // The same identity comes back: the others hold a subscription of a process that is no more.
@@ -38,8 +38,8 @@ fn without_the_tick_gossip_spreads_news() {
 #[test]
 fn without_gossip_the_tick_spreads_news() {
     let world = World::new();
-    let [laptop, desktop, nas] =
-        world.group_with(["laptop", "desktop", "nas"], Settings { gossip: false, tick_seconds: 1.0 });
+    let [laptop, desktop, nas] = world
+        .group_with(["laptop", "desktop", "nas"], Settings { gossip: false, tick_seconds: 1.0, ..Settings::default() });
     spreads(&laptop, &[&desktop, &nas], "one.txt", 1);
     desktop.kill();
     desktop.up();

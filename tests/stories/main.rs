@@ -19,4 +19,5 @@ mod partition;
 mod restart;
 mod sealed;
 mod secrets;
+mod sha256;
 mod small_files;

@@ -1,55 +1,68 @@
-//! One hash of all that the group shares, kept up to date with every change.
+//! The catalog's digest: one number for everything that the group shares.
 //!
-//! The sum modulo 2^256 of the hashes of all statements that hold: it does not depend on their order, and replacing a
-//! statement costs a subtraction and an addition. It finds differences between honest devices; it is no proof against a
-//! member who chooses statements.
+//! A sum modulo 2^256 of one keyed hash per current statement, so that it is kept up to date by adding and subtracting
+//! and does not depend on the order of arrival. It compares honest devices; a member could construct colliding
+//! statements of their own, and would fool nobody but those who ask about them.
 
-/// The digest of a set of statements.
+use larder_protocol::record::Stamp;
+
+/// Sum of the hashes of all current statements. Equal vectors with nothing held back give equal digests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Digest([u64; 4]);
+pub struct Digest([u64; 4]);
 
 impl Digest {
-    pub(super) fn to_bytes(self) -> [u8; 32] {
+    /// The 256 bits, least significant byte first.
+    pub fn to_bytes(self) -> [u8; 32] {
         let mut bytes = [0; 32];
-        for (chunk, limb) in bytes.chunks_exact_mut(8).zip(self.0) {
-            chunk.copy_from_slice(&limb.to_le_bytes());
+        for (to, limb) in bytes.chunks_exact_mut(8).zip(self.0) {
+            to.copy_from_slice(&limb.to_le_bytes());
         }
         bytes
     }
 
     pub(super) fn from_bytes(bytes: &[u8; 32]) -> Self {
-        let limb = |at: usize| {
-            let mut limb = [0; 8];
-            limb.copy_from_slice(&bytes[at * 8..at * 8 + 8]);
-            u64::from_le_bytes(limb)
-        };
-        Self([limb(0), limb(1), limb(2), limb(3)])
-    }
-
-    /// Hash of one statement.
-    pub(super) fn of(kind: u16, statement: &[u8]) -> Self {
-        let mut hasher = blake3::Hasher::new_derive_key("larder 2026 catalog digest v1");
-        hasher.update(&kind.to_le_bytes()).update(statement);
-        Self::from_bytes(hasher.finalize().as_bytes())
+        let mut limbs = [0; 4];
+        for (limb, from) in limbs.iter_mut().zip(bytes.as_chunks::<8>().0) {
+            *limb = u64::from_le_bytes(*from);
+        }
+        Self(limbs)
     }
 
     pub(super) fn add(&mut self, other: Self) {
         let mut carry = false;
         for (limb, other) in self.0.iter_mut().zip(other.0) {
-            let (sum, first) = limb.overflowing_add(other);
-            let (sum, second) = sum.overflowing_add(u64::from(carry));
-            (*limb, carry) = (sum, first || second);
+            let (sum, over) = limb.overflowing_add(other);
+            let (sum, over_again) = sum.overflowing_add(carry.into());
+            (*limb, carry) = (sum, over || over_again);
         }
     }
 
     pub(super) fn subtract(&mut self, other: Self) {
         let mut borrow = false;
         for (limb, other) in self.0.iter_mut().zip(other.0) {
-            let (difference, first) = limb.overflowing_sub(other);
-            let (difference, second) = difference.overflowing_sub(u64::from(borrow));
-            (*limb, borrow) = (difference, first || second);
+            let (rest, under) = limb.overflowing_sub(other);
+            let (rest, under_again) = rest.overflowing_sub(borrow.into());
+            (*limb, borrow) = (rest, under || under_again);
         }
     }
+}
+
+impl std::fmt::Display for Digest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&larder_protocol::id::to_hex(&self.to_bytes()))
+    }
+}
+
+/// Hash of one current statement: its kind, who said it when, and its canonical encoding.
+pub(super) fn statement(kind: u16, stamp: &Stamp, body: &[u8]) -> Digest {
+    let mut head = [0; 54];
+    head[..2].copy_from_slice(&kind.to_le_bytes());
+    head[2..10].copy_from_slice(&stamp.hlc.0.to_le_bytes());
+    head[10..42].copy_from_slice(stamp.author.device.as_bytes());
+    head[42..46].copy_from_slice(&stamp.author.incarnation.to_le_bytes());
+    head[46..].copy_from_slice(&stamp.seq.to_le_bytes());
+    let mut hasher = blake3::Hasher::new_keyed(b"larder catalog statement digest1");
+    Digest::from_bytes(hasher.update(&head).update(body).finalize().as_bytes())
 }
 
 #[cfg(test)]
@@ -59,14 +72,27 @@ mod tests {
 
     proptest! {
         #[test]
-        fn order_does_not_matter_and_removal_undoes(items in prop::collection::vec(any::<[u8; 4]>(), 1..20)) {
-            let (mut forth, mut back) = (Digest::default(), Digest::default());
-            items.iter().for_each(|item| forth.add(Digest::of(1, item)));
-            items.iter().rev().for_each(|item| back.add(Digest::of(1, item)));
-            prop_assert_eq!(forth, back);
-            prop_assert_eq!(Digest::from_bytes(&forth.to_bytes()), forth);
-            items.iter().for_each(|item| forth.subtract(Digest::of(1, item)));
-            prop_assert_eq!(forth, Digest::default());
+        fn a_sum_without_order(a: [u8; 32], b: [u8; 32], c: [u8; 32]) {
+            let [a, b, c] = [a, b, c].map(|bytes| Digest::from_bytes(&bytes));
+            let sum = |items: &[Digest]| items.iter().fold(Digest::default(), |mut sum, item| { sum.add(*item); sum });
+            prop_assert_eq!(sum(&[a, b, c]), sum(&[c, a, b]));
+            let mut rest = sum(&[a, b, c]);
+            rest.subtract(b);
+            prop_assert_eq!(rest, sum(&[a, c]));
+            prop_assert_eq!(Digest::from_bytes(&rest.to_bytes()), rest);
         }
+    }
+
+    #[test]
+    fn carries_over_all_limbs() {
+        let mut one = Digest::default();
+        let mut bytes = [0; 32];
+        bytes[0] = 1;
+        one.add(Digest::from_bytes(&bytes));
+        let mut all = Digest::from_bytes(&[0xff; 32]);
+        all.add(one);
+        assert_eq!(all, Digest::default());
+        all.subtract(one);
+        assert_eq!(all.to_bytes(), [0xff; 32]);
     }
 }

@@ -2,7 +2,7 @@
 
 use larder_protocol::{
     codec::EncodeError,
-    id::EpochId,
+    id::{ContentId, EpochId},
     log::{Author, BatchError},
 };
 use std::{io, sync::Arc};
@@ -14,26 +14,39 @@ pub enum CatalogError {
     #[error("catalog database: {0}")]
     Database(Arc<redb::Error>),
     /// A segment file could not be read or written.
-    #[error("log segment: {0}")]
-    Segment(Arc<io::Error>),
-    /// A stored value does not match its checksum or its form.
-    #[error("damaged value in {0}")]
-    Damaged(&'static str),
+    #[error("log segment {file}: {error}")]
+    Segment {
+        /// Name relative to the log folder.
+        file: String,
+        /// What the system said.
+        error: Arc<io::Error>,
+    },
+    /// A stored value does not match its checksum or its form: rebuild.
+    #[error("damaged value in {table}")]
+    Damaged {
+        /// The table or segment file.
+        table: String,
+    },
     /// The database was written by a newer version.
-    #[error("catalog has schema {0}, which this version does not know")]
-    Newer(u64),
+    #[error("catalog has schema {found}, this version knows {known}")]
+    Newer {
+        /// Schema found.
+        found: u32,
+        /// Schema that this version writes.
+        known: u32,
+    },
     /// An earlier write failed half-way; nothing is written until the catalog is opened again.
     #[error("catalog is read-only since a write failed")]
     ReadOnly,
     /// The catalog has been closed.
     #[error("catalog is closed")]
     Closed,
+    /// The key of the epoch that new batches are sealed under is not there.
+    #[error("no log key of epoch {0}")]
+    NoLogKey(EpochId),
     /// All numbers of a kind are used up.
     #[error("no more {0} fit into this catalog")]
     Full(&'static str),
-    /// The key of the current epoch is not among the log keys.
-    #[error("no log key of epoch {0}")]
-    NoLogKey(EpochId),
 }
 
 macro_rules! from_redb {
@@ -53,39 +66,45 @@ from_redb!(
     redb::TableError,
     redb::TransactionError,
     redb::CommitError,
+    redb::CompactionError,
     redb::SetDurabilityError
 );
 
-impl From<io::Error> for CatalogError {
-    fn from(error: io::Error) -> Self {
-        Self::Segment(Arc::new(error))
-    }
-}
-
 impl CatalogError {
-    /// Whether the disk is full.
+    pub(super) fn damaged(table: &str) -> Self {
+        Self::Damaged { table: table.to_owned() }
+    }
+
+    /// Whether there is no room left on the disk.
     pub fn is_disk_full(&self) -> bool {
+        let full =
+            |error: &io::Error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
         match self {
-            Self::Segment(error) => error.kind() == io::ErrorKind::StorageFull,
-            Self::Database(error) => {
-                matches!(&**error, redb::Error::Io(error) if error.kind() == io::ErrorKind::StorageFull)
-            }
+            Self::Segment { error, .. } => full(error),
+            Self::Database(error) => matches!(&**error, redb::Error::Io(error) if full(error)),
             _ => false,
         }
     }
 
-    /// Whether building the catalog again from the segments is the cure.
+    /// Whether a rebuild from the log segments is the cure.
     pub fn is_damage(&self) -> bool {
         match self {
-            Self::Damaged(_) => true,
-            Self::Database(error) => matches!(**error, redb::Error::Corrupted(_)),
+            Self::Damaged { .. } => true,
+            // redb reports a file that is cut off, or no database at all, as such errors of reading.
+            Self::Database(error) => match &**error {
+                redb::Error::Corrupted(_) => true,
+                redb::Error::Io(error) => {
+                    matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData)
+                }
+                _ => false,
+            },
             _ => false,
         }
     }
 }
 
 /// Why own records were not appended. Nothing of them was.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum AppendError {
     /// The catalog's storage failed.
     #[error(transparent)]
@@ -94,12 +113,15 @@ pub enum AppendError {
     #[error(transparent)]
     Encode(#[from] EncodeError),
     /// This device's role does not allow statements of that kind.
-    #[error("this device may not make statements of kind {0}")]
-    NotPermitted(u16),
+    #[error("this device may not make statements of kind {kind}")]
+    NotPermitted {
+        /// Kind of the record.
+        kind: u16,
+    },
 }
 
 /// Why foreign batches were not taken. Nothing of the call was.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum ReceiveError {
     /// The catalog's storage failed.
     #[error(transparent)]
@@ -110,6 +132,9 @@ pub enum ReceiveError {
     /// The batch is refused.
     #[error(transparent)]
     Batch(#[from] BatchError),
+    /// The author does not belong to the group.
+    #[error("{0} is not a member")]
+    Stranger(Author),
     /// Operations before the batch are missing.
     #[error("{author}: batch begins at {got}, {expected} comes next")]
     Gap {
@@ -120,29 +145,21 @@ pub enum ReceiveError {
         /// First one of the batch.
         got: u64,
     },
-    /// The author signed two histories; the first one stays.
-    #[error("{author} forked at {seq}")]
-    Fork {
-        /// Whose log.
-        author: Author,
-        /// First sequence number of the batch that does not continue what is here.
-        seq: u64,
-    },
-    /// The author is no member.
-    #[error("{0} is no member")]
-    Stranger(Author),
 }
 
-/// Why a prefix names no single content.
-#[derive(Debug, Clone, thiserror::Error)]
+/// Why a reference names no single content.
+#[derive(Debug, thiserror::Error)]
 pub enum ResolveError {
     /// The catalog's storage failed.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
+    /// Not hex, or fewer than 6 or more than 64 digits.
+    #[error("not a content id or a prefix of at least 6 hex digits")]
+    NotAPrefix,
     /// No content begins so.
     #[error("no content with this prefix")]
     Unknown,
-    /// Several contents begin so.
-    #[error("several contents have this prefix")]
-    Ambiguous,
+    /// Several contents begin so; at most 16 of them.
+    #[error("{} or more contents have this prefix", .0.len())]
+    Ambiguous(Vec<ContentId>),
 }

@@ -4,7 +4,7 @@ use super::CatalogError;
 use ed25519_dalek::SigningKey;
 use larder_protocol::{
     id::{DeviceId, EpochId, GroupId},
-    log::{Author, SealedBatch, SignedBatch},
+    log::{Author, Batch, BatchError, SealedBatch, SignedBatch},
 };
 use std::{collections::BTreeMap, fmt};
 use zeroize::Zeroizing;
@@ -14,8 +14,15 @@ use zeroize::Zeroizing;
 pub struct LogKeys {
     /// The epoch under which new batches are sealed. Must be among `keys`.
     pub current: EpochId,
-    /// One key for each epoch.
+    /// One key per epoch.
     pub keys: BTreeMap<EpochId, Zeroizing<[u8; 32]>>,
+}
+
+impl LogKeys {
+    /// Keys with a single epoch.
+    pub fn single(epoch: EpochId, key: [u8; 32]) -> Self {
+        Self { current: epoch, keys: BTreeMap::from([(epoch, Zeroizing::new(key))]) }
+    }
 }
 
 impl fmt::Debug for LogKeys {
@@ -49,26 +56,39 @@ impl Identity {
 
     /// Seals a batch under the current epoch.
     ///
-    /// The nonce is a keyed hash of what is sealed: two different batches never share one, and no randomness is needed.
+    /// The nonce is a keyed hash of what is sealed, so two different batches never share one (but for a chance of
+    /// 2^-96), the same batch seals to the same bytes, and no randomness is needed.
     pub(super) fn seal(&self, signed: &SignedBatch) -> Result<SealedBatch, CatalogError> {
-        let epoch = self.log_keys.current;
-        let key = self.log_keys.keys.get(&epoch).ok_or(CatalogError::NoLogKey(epoch))?;
+        let key =
+            self.log_keys.keys.get(&self.log_keys.current).ok_or(CatalogError::NoLogKey(self.log_keys.current))?;
         let nonce_key = Zeroizing::new(blake3::derive_key("larder 2026 log batch nonce v1", key.as_slice()));
-        let mut hasher = blake3::Hasher::new_keyed(&nonce_key);
-        hasher.update(&signed.signature).update(&signed.bytes);
+        let hash = *blake3::Hasher::new_keyed(&nonce_key)
+            .update(&signed.signature)
+            .update(&signed.bytes)
+            .finalize()
+            .as_bytes();
         let mut nonce = [0; 24];
-        nonce.copy_from_slice(&hasher.finalize().as_bytes()[..24]);
-        signed.seal(epoch, key, nonce).map_err(|_| CatalogError::Full("operations of one batch"))
+        nonce.copy_from_slice(&hash[..24]);
+        signed.seal(self.log_keys.current, key, nonce).map_err(|_| CatalogError::Full("operations of one batch"))
+    }
+
+    /// Opens a batch; `None` when its epoch's key is not here.
+    pub(super) fn open(&self, sealed: &SealedBatch) -> Option<Result<(SignedBatch, Batch), BatchError>> {
+        let key = self.log_keys.keys.get(&sealed.epoch)?;
+        Some(sealed.open(key).and_then(|signed| signed.verify(&self.group).map(|batch| (signed, batch))))
     }
 }
 
-/// Who may say what. The answer follows from the membership log alone, so that all devices agree.
+/// Who may say what. The answer must follow from the membership log alone, so that all devices agree.
 pub trait Permits: Send + Sync {
-    /// Whether an author's operations are taken at all.
+    /// Whether an author's log is taken at all.
     fn is_member(&self, author: &Author) -> bool;
 
-    /// Whether an author's operation may be of this kind.
-    fn permits(&self, author: &Author, kind: u16) -> bool;
+    /// Whether an author's operation at `seq` may be of this kind.
+    fn permits(&self, author: &Author, seq: u64, kind: u16) -> bool;
+
+    /// Changes whenever an answer may have changed, for instance a hash of the membership log's heads.
+    fn version(&self) -> [u8; 32];
 }
 
 /// Permits everything to everybody.
@@ -80,7 +100,11 @@ impl Permits for PermitAll {
         true
     }
 
-    fn permits(&self, _: &Author, _: u16) -> bool {
+    fn permits(&self, _: &Author, _: u64, _: u16) -> bool {
         true
+    }
+
+    fn version(&self) -> [u8; 32] {
+        [0; 32]
     }
 }

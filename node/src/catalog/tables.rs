@@ -1,49 +1,68 @@
 //! Every table of `catalog.redb`: name with version, key, value.
 //!
-//! Integers inside byte keys are big endian, so that ranges follow their order. Byte values end in a checksum of 8 bytes
-//! (see [`rows`](super::rows)): redb checks its pages only when it repairs.
+//! Integers in byte keys are big endian, so that ranges follow their order. Values end in, or begin with, a checksum
+//! (see [`rows`](super::rows)); tables whose value is `()` are indexes that are checked against the rows they name.
 
 use redb::TableDefinition;
 
-pub(super) type Rows = TableDefinition<'static, &'static [u8], &'static [u8]>;
+type Rows<K> = TableDefinition<'static, K, &'static [u8]>;
 
-/// Name → schema, digest, clock, counters, position in the segments.
-pub(super) const META: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("meta-1");
-/// Author → how far its log is accounted for, how far it is stored, hash of its last batch.
-pub(super) const AUTHORS: Rows = Rows::new("authors-1");
-/// Author ‖ first seq → sealed batch as received.
-pub(super) const BATCHES: Rows = Rows::new("batches-1");
-/// Author ‖ location id → greatest mount epoch that this author announced.
-pub(super) const ANNOUNCED: TableDefinition<'static, &[u8], u64> = TableDefinition::new("announced-1");
-/// Kind ‖ key → stamp and body: devices, locations, profiles, location states, wants, outcomes.
-pub(super) const STATEMENTS: Rows = Rows::new("statements-1");
-/// Time ‖ author ‖ seq → operation that is held back because its time lies in the future.
-pub(super) const FUTURE: Rows = Rows::new("future-1");
+/// Name → counters, digest, instance, own incarnation.
+pub(super) const META: Rows<&str> = TableDefinition::new("meta-1");
+/// Author number → [`AuthorRow`](super::rows::AuthorRow): who, how far, and where its log ends.
+pub(super) const AUTHORS: Rows<u32> = TableDefinition::new("authors-1");
+/// (author number, first seq) → [`BatchRow`](super::rows::BatchRow): where in the segment files a batch lies.
+pub(super) const BATCHES: Rows<(u32, u64)> = TableDefinition::new("batches-1");
+/// (author number, seq) → hash kept ‖ hash refused: proof that an author forked.
+pub(super) const FORKS: Rows<(u32, u64)> = TableDefinition::new("forks-1");
+/// (author number, seq) → (): operations whose author was not permitted to make them.
+pub(super) const REFUSED: TableDefinition<'static, (u32, u64), ()> = TableDefinition::new("refused-1");
+/// (author number, location number) → greatest mount epoch that this author announced.
+pub(super) const ANNOUNCED: Rows<(u32, u32)> = TableDefinition::new("announced-1");
+
+/// Location id → location number.
+pub(super) const LOCATION_NUMBERS: Rows<&[u8]> = TableDefinition::new("location-numbers-1");
+/// Location number → location id, files, bytes.
+pub(super) const LOCATION_TOTALS: Rows<u32> = TableDefinition::new("location-totals-1");
+/// Location number ‖ folder path → folder number.
+pub(super) const FOLDER_NUMBERS: Rows<&[u8]> = TableDefinition::new("folder-numbers-1");
+/// Folder number → location number, folder path.
+pub(super) const FOLDERS: Rows<u32> = TableDefinition::new("folders-1");
+/// First 8 bytes of a content id ‖ content ordinal → ().
+pub(super) const CONTENT_ORDINALS: TableDefinition<'static, &[u8; 12], ()> = TableDefinition::new("content-ordinals-1");
+/// Block of 100 content ordinals → content ids and sizes.
+pub(super) const CONTENTS: Rows<u32> = TableDefinition::new("contents-1");
+/// Folder number ‖ hash of a name ‖ entry ordinal → ().
+pub(super) const NAMES: TableDefinition<'static, &[u8; 12], ()> = TableDefinition::new("names-1");
+/// Block of 64 entry ordinals → [`EntryRow`](super::rows::EntryRow)s.
+pub(super) const ENTRIES: Rows<u32> = TableDefinition::new("entries-1");
+/// Content ordinal ‖ entry ordinal → (): the places of a content.
+pub(super) const PLACES: TableDefinition<'static, &[u8; 8], ()> = TableDefinition::new("places-1");
+
+/// Content ordinal ‖ location number ‖ device → `Replica`.
+pub(super) const REPLICAS: Rows<&[u8]> = TableDefinition::new("replicas-1");
+/// Content ordinal ‖ location number ‖ device → `Suspicion`.
+pub(super) const SUSPICIONS: Rows<&[u8]> = TableDefinition::new("suspicions-1");
+/// Content ordinal ‖ SHA-256 → stamp.
+pub(super) const ALIASES: Rows<&[u8]> = TableDefinition::new("aliases-1");
+/// First 8 bytes of a SHA-256 ‖ content ordinal → ().
+pub(super) const ALIAS_CONTENTS: TableDefinition<'static, &[u8; 12], ()> = TableDefinition::new("alias-contents-1");
+/// Device → `Device`.
+pub(super) const DEVICES: Rows<&[u8]> = TableDefinition::new("devices-1");
+/// Location id → `Location`.
+pub(super) const LOCATIONS: Rows<&[u8]> = TableDefinition::new("locations-1");
+/// Location id → `LocationState`.
+pub(super) const LOCATION_STATES: Rows<&[u8]> = TableDefinition::new("location-states-1");
+/// Profile name → `Profile`.
+pub(super) const PROFILES: Rows<&[u8]> = TableDefinition::new("profiles-1");
+/// Want id → `Want`.
+pub(super) const WANTS: Rows<&[u8]> = TableDefinition::new("wants-1");
+/// Want id → `WantOutcome`.
+pub(super) const OUTCOMES: Rows<&[u8]> = TableDefinition::new("outcomes-1");
 /// Location id ‖ want id → (): wants without an outcome.
 pub(super) const PENDING: TableDefinition<'static, &[u8; 32], ()> = TableDefinition::new("pending-1");
 
-/// Location id → location number.
-pub(super) const LOCATION_NUMBERS: TableDefinition<'static, &[u8; 16], u32> =
-    TableDefinition::new("location-numbers-1");
-/// Location number → files, bytes.
-pub(super) const LOCATION_TOTALS: TableDefinition<'static, u32, (u64, u64)> = TableDefinition::new("location-totals-1");
-/// Content id → content ordinal.
-pub(super) const CONTENTS: TableDefinition<'static, &[u8; 32], u32> = TableDefinition::new("contents-1");
-/// Content ordinal → content id ‖ size.
-pub(super) const ORDINALS: Rows4 = TableDefinition::new("ordinals-1");
-pub(super) type Rows4 = TableDefinition<'static, u32, &'static [u8]>;
-/// Location number ‖ path → entry row.
-pub(super) const ENTRIES: Rows = Rows::new("entries-1");
-/// Entry ordinal → location number ‖ path.
-pub(super) const ENTRY_PATHS: Rows4 = TableDefinition::new("entry-paths-1");
-/// Content ordinal ‖ entry ordinal → (): the places of a content.
-pub(super) const PLACES: TableDefinition<'static, (u32, u32), ()> = TableDefinition::new("places-1");
-/// Content ordinal ‖ location number ‖ device → stamp and replica.
-pub(super) const REPLICAS: Rows = Rows::new("replicas-1");
-/// Content ordinal ‖ location number ‖ device → stamp and suspicion.
-pub(super) const SUSPICIONS: Rows = Rows::new("suspicions-1");
-
-/// Local: location number ‖ path → what the file looked like when it was hashed.
-pub(super) const SCANS: Rows = Rows::new("scans-1");
-/// Local: (namespace, key) → value.
-pub(super) const LOCAL: TableDefinition<'static, (&str, &[u8]), &[u8]> = TableDefinition::new("local-1");
+/// Local. Block of 80 entry ordinals → scan states.
+pub(super) const SCANS: Rows<u32> = TableDefinition::new("scans-1");
+/// Local. (namespace, key) → value.
+pub(super) const LOCAL: Rows<(&str, &[u8])> = TableDefinition::new("local-1");

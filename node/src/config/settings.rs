@@ -23,6 +23,12 @@ const TEMPLATE: &str = r#"# Settings of this Larder node. Lines that begin with 
 [catalog]
 # Memory for the catalog's page cache in MiB.
 # cache_mib = 48
+
+# Compute the SHA-256 of own files when the node has nothing else to do, so that sha256:… finds them.
+# sha256 = true
+
+# Seconds without changes and transfers after which that begins.
+# sha256_after_seconds = 5
 "#;
 
 /// Why settings cannot be used.
@@ -74,6 +80,10 @@ pub struct SyncSettings {
 pub struct CatalogSettings {
     /// Page cache in MiB.
     pub cache_mib: usize,
+    /// Compute SHA-256 aliases of own files.
+    pub sha256: bool,
+    /// Seconds of quiet before that begins.
+    pub sha256_after_seconds: f64,
 }
 
 impl Default for NetworkSettings {
@@ -91,7 +101,7 @@ impl Default for SyncSettings {
 
 impl Default for CatalogSettings {
     fn default() -> Self {
-        Self { cache_mib: 48 }
+        Self { cache_mib: 48, sha256: true, sha256_after_seconds: 5.0 }
     }
 }
 
@@ -112,6 +122,9 @@ impl Settings {
         }
         if !(1..=65_536).contains(&settings.catalog.cache_mib) {
             return Err(ConfigError::Invalid("catalog.cache_mib must lie between 1 and 65536".to_owned()));
+        }
+        if !(0.0..=86_400.0).contains(&settings.catalog.sha256_after_seconds) {
+            return Err(ConfigError::Invalid("catalog.sha256_after_seconds must lie between 0 and 86400".to_owned()));
         }
         Ok(settings)
     }

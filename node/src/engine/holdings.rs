@@ -13,8 +13,6 @@ use larder_protocol::{
     record::{EntryValue, Suspicion, SuspicionReason},
 };
 use std::{
-    ffi::OsString,
-    os::unix::ffi::OsStringExt,
     path::PathBuf,
     sync::{Arc, OnceLock, Weak},
 };
@@ -39,7 +37,8 @@ impl Holdings {
 
     /// Files in place that should hold a content.
     pub(crate) fn files(&self, content: &ContentId) -> Result<Vec<Blob>, CatalogError> {
-        let Some(copies) = self.catalog.copies(content)? else { return Ok(Vec::new()) };
+        let snapshot = self.catalog.read()?;
+        let Some(copies) = snapshot.copies(content)? else { return Ok(Vec::new()) };
         let mut blobs = Vec::new();
         for entry in copies.entries {
             let (Some(place), EntryValue::File(file)) = (self.places.get(&entry.location), entry.value) else {
@@ -48,12 +47,12 @@ impl Holdings {
             if !place.spec.is_in_place() {
                 continue;
             }
-            let stamp = self.catalog.scan_state(&entry.location, &entry.path)?.map(|state| FileStamp {
+            let stamp = snapshot.scan_state(&entry.location, &entry.path)?.map(|state| FileStamp {
                 size: state.size,
                 modified_ns: state.modified_ns,
                 inode: state.inode,
             });
-            let path = place.root.join(PathBuf::from(OsString::from_vec(entry.path.to_bytes())));
+            let path = place.file(&entry.path);
             blobs.push(Blob { path, size: file.size, stamp });
         }
         Ok(blobs)
@@ -74,22 +73,22 @@ impl Holdings {
     fn suspect(&self, hash: &[u8; 32], blob: &Blob) -> Result<(), CatalogError> {
         let content = ContentId::new(*hash);
         let Some((place, Some(_))) = self.places.containing(&blob.path) else { return Ok(()) };
-        let Some(copies) = self.catalog.copies(&content)? else {
+        let Some(copies) = self.catalog.read()?.copies(&content)? else {
             tracing::error!("a stored object is damaged");
             return Ok(());
         };
-        let known = copies
-            .suspicions
-            .iter()
-            .any(|(device, suspicion)| *device == self.device && suspicion.location == place.id);
+        let known =
+            copies.suspicions.iter().any(|doubt| doubt.device() == self.device && doubt.value.location == place.id);
         let verified = copies
             .entries
             .iter()
             .filter(|entry| entry.location == place.id)
             .filter_map(|entry| if let EntryValue::File(file) = entry.value { Some(file.verified) } else { None });
         let answered = verified.max();
-        let stands = copies.suspicions.iter().any(|(device, suspicion)| {
-            *device == self.device && suspicion.location == place.id && answered.is_none_or(|at| at < suspicion.seen)
+        let stands = copies.suspicions.iter().any(|doubt| {
+            doubt.device() == self.device
+                && doubt.value.location == place.id
+                && answered.is_none_or(|at| at < doubt.value.seen)
         });
         if known && stands {
             return Ok(());

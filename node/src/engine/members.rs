@@ -211,8 +211,12 @@ impl Permits for Members {
     }
 
     /// Everybody speaks for itself as a device; only who may write says anything else.
-    fn permits(&self, author: &Author, kind: u16) -> bool {
+    fn permits(&self, author: &Author, _: u64, kind: u16) -> bool {
         const DEVICE: u16 = 1;
         self.role(&author.device).is_some_and(|role| role.may_write() || kind == DEVICE)
+    }
+
+    fn version(&self) -> [u8; 32] {
+        self.with(|state| state.log.hash())
     }
 }

@@ -1,5 +1,6 @@
 //! The loop that ties the parts together: events of the network and commits of the catalog in, sessions, news and work out.
 
+mod aliases;
 mod holdings;
 mod members;
 mod online;
@@ -15,7 +16,7 @@ pub(crate) use places::{Place, Places};
 use crate::{
     catalog::{Commit, ReceiveError},
     network::{Event, Verdict},
-    node::{Node, now, remember_ports},
+    node::{Node, log_keys, now, remember_ports},
 };
 use larder_protocol::{
     bounded::{List, Text},
@@ -30,7 +31,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::sync::mpsc;
+use tokio::sync::{broadcast::error::RecvError, mpsc};
 
 /// How long held operations wait for a session to account for them.
 const HELD_TIME_MAX: Duration = Duration::from_secs(5);
@@ -53,6 +54,7 @@ pub(crate) struct Engine {
     addresses_at: Option<Instant>,
     release_at: Instant,
     wants: wants::Wants,
+    aliases: Arc<aliases::Aliases>,
 }
 
 impl Engine {
@@ -61,6 +63,7 @@ impl Engine {
         let start = Instant::now();
         Self {
             wants: wants::Wants::new(node.clone()),
+            aliases: Arc::default(),
             sessions: session::Sessions::default(),
             round_at: node.settings.sync.tick().map(|tick| start + tick),
             node,
@@ -74,19 +77,31 @@ impl Engine {
 
     /// Runs until the node stops.
     pub(crate) async fn run(mut self, mut events: mpsc::Receiver<Event>) {
-        let mut commits = self.commits();
+        let mut commits = self.node.commits.subscribe();
         let members = self.node.members.clone();
         self.members_changed().await;
         self.addresses_changed().await;
         self.node.network.set_topic(self.node.members.ring().current().1.topic()).await;
         self.wants.look();
+        if self.node.settings.catalog.sha256 {
+            self.node.tasks.spawn(self.aliases.clone().run(self.node.clone()));
+            self.aliases.look(self.node.places.all().iter().map(|place| place.id));
+        }
         loop {
             let wakeup = [self.round_at, self.held_at, self.addresses_at, Some(self.release_at)];
             let next = wakeup.into_iter().flatten().min().unwrap_or(self.release_at);
             tokio::select! {
                 () = self.node.stop.cancelled() => return,
                 Some(event) = events.recv() => self.event(event).await,
-                Some(commit) = commits.recv() => self.committed(commit).await,
+                commit = commits.recv() => match commit {
+                    Ok(commit) => self.committed(commit).await,
+                    // What was not told travels in the next sessions.
+                    Err(RecvError::Lagged(missed)) => {
+                        tracing::warn!(missed, "commits came faster than they were told");
+                        self.round();
+                    }
+                    Err(RecvError::Closed) => return,
+                },
                 () = members.changed() => {
                     self.members_changed().await;
                     self.addresses_changed().await;
@@ -97,20 +112,6 @@ impl Engine {
                 () = tokio::time::sleep_until(next.into()) => self.timers().await,
             }
         }
-    }
-
-    /// Commits of the catalog, brought over from its own thread.
-    fn commits(&self) -> mpsc::Receiver<Commit> {
-        let watched = self.node.catalog.watch();
-        let (sender, receiver) = mpsc::channel(256);
-        tokio::task::spawn_blocking(move || {
-            while let Ok(commit) = watched.recv() {
-                if sender.blocking_send(commit).is_err() {
-                    return;
-                }
-            }
-        });
-        receiver
     }
 
     async fn timers(&mut self) {
@@ -135,7 +136,7 @@ impl Engine {
             self.release_at = now_at + RELEASE_EVERY;
             let catalog = self.node.catalog.clone();
             self.node.tasks.spawn_blocking(move || {
-                if catalog.counts().is_ok_and(|counts| counts.held_back > 0)
+                if catalog.read().and_then(|snapshot| snapshot.counts()).is_ok_and(|counts| counts.waiting > 0)
                     && let Err(error) = catalog.release(now())
                 {
                     tracing::warn!(%error, "operations that were held back");
@@ -213,8 +214,8 @@ impl Engine {
     async fn gossip(&mut self, from: DeviceId, bytes: &[u8]) -> Verdict {
         let Ok(news) = codec::decode::<Gossip>(bytes) else { return Verdict::Reject };
         let (Gossip::Batch { author, .. } | Gossip::Head { author, .. }) = &news;
-        let stored = match self.node.catalog.summary() {
-            Ok(summary) => summary.held.get(author).map_or_else(|| summary.vector.get(author), |(_, until)| *until),
+        let stored = match self.node.catalog.read().and_then(|snapshot| snapshot.summary()) {
+            Ok(summary) => summary.held.get(author).map_or_else(|| summary.vector.get(author), |held| held.end),
             Err(error) => {
                 tracing::warn!(%error, "gossip cannot be judged");
                 return Verdict::Ignore;
@@ -260,17 +261,11 @@ impl Engine {
         if commit.devices {
             self.addresses_changed().await;
         }
-        if commit.wants || !commit.locations.is_empty() {
-            self.wants.look();
-        }
         if !commit.locations.is_empty() {
-            let node = self.node.clone();
-            // Keeps `find` quick; what is not done in time is done by the next question.
-            self.node.tasks.spawn_blocking(move || {
-                if let Err(error) = node.search.catch_up() {
-                    tracing::warn!(%error, "search index");
-                }
-            });
+            self.aliases.look(commit.locations.iter().copied());
+        }
+        if commit.wants_changed() || !commit.locations.is_empty() {
+            self.wants.look();
         }
     }
 
@@ -278,10 +273,18 @@ impl Engine {
         let members: BTreeSet<DeviceId> =
             self.node.members.devices().into_iter().filter(|device| *device != self.node.device()).collect();
         self.node.network.set_members(members).await;
+        // Roles and keys reach the catalog too: what was merged under other roles is merged anew.
+        self.node.catalog.set_log_keys(log_keys(&self.node.members.ring()));
+        let (catalog, permits) = (self.node.catalog.clone(), self.node.members.clone());
+        match tokio::task::spawn_blocking(move || catalog.set_permits(permits, now())).await {
+            Ok(Ok(true)) => tracing::info!("roles have changed: the catalog was merged anew"),
+            Ok(Ok(false)) | Err(_) => {}
+            Ok(Err(error)) => tracing::error!(%error, "roles cannot be taken over"),
+        }
     }
 
     async fn addresses_changed(&self) {
-        match self.node.catalog.devices() {
+        match self.node.catalog.read().and_then(|snapshot| snapshot.devices()) {
             Ok(devices) => {
                 for (device, said) in devices {
                     if device != self.node.device() {
@@ -323,7 +326,8 @@ pub(crate) async fn tell_addresses(node: &Node) -> Result<bool, larder_protocol:
     }
     let texts = |texts: Vec<String>| List::truncated(texts.into_iter().filter_map(|text| Text::new(text).ok()));
     let said = Device { name: node.name.clone(), control: texts(control), data: texts(data) };
-    let known = node.catalog.devices().map_err(crate::operations::errors::catalog)?;
+    let known =
+        node.catalog.read().and_then(|snapshot| snapshot.devices()).map_err(crate::operations::errors::catalog)?;
     if known.get(&node.device()) != Some(&said) {
         node.append(vec![said.into()], Vec::new()).await?;
     }

@@ -57,6 +57,11 @@ impl Place {
         }
     }
 
+    /// The file of an entry.
+    pub(crate) fn file(&self, path: &RelPath) -> PathBuf {
+        self.root.join(OsString::from_vec(path.to_bytes()))
+    }
+
     /// The storage of a place that holds objects.
     pub(crate) fn provider(&self) -> Result<FsProvider, crate::storage::StorageError> {
         FsProvider::open(self.root.clone())
@@ -80,8 +85,8 @@ impl Places {
     /// Reads what the catalog remembers.
     pub(crate) fn load(catalog: Catalog, device: DeviceId) -> Result<Self, CatalogError> {
         let (mut places, mut identities) = (BTreeMap::new(), BTreeMap::new());
-        for (key, value) in catalog.locals(NAMESPACE)? {
-            let damaged = || CatalogError::Damaged("local");
+        for (key, value) in catalog.read()?.locals(NAMESPACE)? {
+            let damaged = || CatalogError::Damaged { table: NAMESPACE.to_owned() };
             let id = LocationId::new(key.try_into().map_err(|_| damaged())?);
             let remembered: Remembered = serde_json::from_slice(&value).map_err(|_| damaged())?;
             if let Some(identity) = remembered.root_identity {
@@ -164,13 +169,13 @@ impl Places {
 
     /// Looks whether each place is there, and says so where that has changed. Blocks.
     pub(crate) fn prove(&self, catalog: &Catalog) -> Result<(), CatalogError> {
-        let rows = catalog.locations()?;
+        let rows = catalog.read()?.locations()?;
         let mut records = Vec::new();
         for place in self.all() {
-            let Some(row) = rows.iter().find(|row| row.location.id == place.id && row.steward == self.device) else {
+            let Some(row) = rows.iter().find(|row| row.location.id == place.id && row.steward() == self.device) else {
                 continue;
             };
-            let known = row.state.as_ref().map(|state| state.state);
+            let known = row.state.as_ref().map(|state| state.value.state);
             let state = if place.is_proven(self) { StorageState::Present } else { StorageState::Offline };
             let settled =
                 known == Some(state) || (known == Some(StorageState::Suspicious) && state == StorageState::Present);

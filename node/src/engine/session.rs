@@ -1,6 +1,7 @@
 //! Running a session of anti-entropy over a stream.
 
 use crate::{
+    audit::Event,
     catalog::ReceiveError,
     network::{FrameError, FramedStream},
     node::{Node, now},
@@ -8,6 +9,7 @@ use crate::{
 use larder_protocol::{
     codec,
     id::DeviceId,
+    log::Author,
     sync::{Effect, Frame, Input, Local, Session},
     time::Now,
 };
@@ -148,10 +150,12 @@ async fn run(node: &Arc<Node>, device: DeviceId, stream: FramedStream) -> Result
     });
     let _abort_reading = AbortOnDrop(reading);
     let catalog = node.catalog.clone();
-    let summary = blocking(move || catalog.summary()).await?;
+    let summary = blocking(move || catalog.read()?.summary()).await?;
     let (membership, membership_hash, epoch) = node.members.summary();
-    let local =
-        Local { group: node.group, epoch, vector: summary.vector, held: summary.held, membership, membership_hash };
+    let device_log = |(author, _): &(&Author, &u64)| author.device == node.device();
+    let mut own = summary.vector.iter().filter(device_log).last().map(|(author, count)| (*author, *count));
+    let held = summary.held.into_iter().map(|(author, held)| (author, (held.start, held.end))).collect();
+    let local = Local { group: node.group, epoch, vector: summary.vector, held, membership, membership_hash };
     let mut session = Session::new(node.device(), local);
     session.start(clock(start));
     loop {
@@ -169,7 +173,7 @@ async fn run(node: &Arc<Node>, device: DeviceId, stream: FramedStream) -> Result
                 }
                 Effect::Load(gap, bytes_max) => {
                     let catalog = node.catalog.clone();
-                    let (batches, next_seq) = blocking(move || catalog.load(&gap, bytes_max)).await?;
+                    let (batches, next_seq) = blocking(move || catalog.read()?.load(&gap, bytes_max)).await?;
                     Input::Loaded { batches, next_seq }
                 }
                 Effect::Commit(batches) => {
@@ -182,13 +186,20 @@ async fn run(node: &Arc<Node>, device: DeviceId, stream: FramedStream) -> Result
                     blocking(move || catalog.account(counts)).await?;
                     Input::Accounted
                 }
-                Effect::OwnLogAhead(author) => {
-                    tracing::warn!(%author, "this device's log goes on elsewhere: it begins a new incarnation");
+                Effect::OwnLogAhead { author, count } => {
                     let catalog = node.catalog.clone();
-                    blocking(move || catalog.new_incarnation_after(author)).await?;
+                    if let Some(begun) = blocking(move || catalog.own_log_is_ahead(author, count, now())).await? {
+                        tracing::warn!(%author, new = begun.author.incarnation, "this device's log goes on elsewhere");
+                        node.note(Event::ok("incarnation", begun.author).fact("instead-of", author));
+                    }
+                    own = None;
                     continue;
                 }
                 Effect::Finished(report) => {
+                    // The peer has now what this device had said when the session began.
+                    if let Some((author, count)) = own {
+                        node.catalog.note_shared(author, count)?;
+                    }
                     tracing::debug!(%device, ?report, "session done");
                     writer.close().await?;
                     return Ok(());

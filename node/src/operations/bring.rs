@@ -60,12 +60,13 @@ pub(crate) type Brought = Result<Vec<SourceView>, ControlError>;
 pub(crate) async fn bring(node: &Arc<Node>, errands: Vec<Errand>, way: &Way) -> Result<Vec<Brought>, ControlError> {
     let (reading, asked) = (node.clone(), errands.clone());
     let (known, copies) = blocking(move || {
-        let known = Known::read(&reading)?;
+        let snapshot = reading.catalog.read().map_err(errors::catalog)?;
+        let known = Known::read(&reading, &snapshot)?;
         let copies = asked
             .iter()
             .map(|errand| {
-                let found = reading.catalog.copies(&errand.content).map_err(errors::catalog)?;
-                Ok(found.map_or_else(Vec::new, |found| known.copies(&reading, &errand.content, &found)))
+                let found = snapshot.copies(&errand.content).map_err(errors::catalog)?;
+                Ok(found.map_or_else(Vec::new, |found| known.copies(&reading, &found)))
             })
             .collect::<Result<Vec<_>, ControlError>>()?;
         Ok((known, copies))
@@ -238,7 +239,7 @@ async fn fetch(node: &Arc<Node>, items: Vec<Item>, way: &Way) -> Result<Vec<Fetc
 
 /// Where devices serve data, TCP first: it does less work for each byte.
 pub(super) fn addresses(node: &Node) -> Result<BTreeMap<DeviceId, Vec<(bool, SocketAddr)>>, ControlError> {
-    let devices = node.catalog.devices().map_err(errors::catalog)?;
+    let devices = node.catalog.read().and_then(|snapshot| snapshot.devices()).map_err(errors::catalog)?;
     let parse = |text: &str| -> Option<(bool, SocketAddr)> {
         let tcp = text.strip_prefix("tcp://").map(|rest| (true, rest));
         let (is_tcp, rest) = tcp.or_else(|| text.strip_prefix("udp://").map(|rest| (false, rest)))?;
@@ -269,12 +270,6 @@ fn from_place(node: &Arc<Node>, copy: &Copy, errand: &Errand, way: &Way) -> Resu
     }
 }
 
-/// The file of an entry of a place.
-pub(super) fn file_of(place: &Place, path: &larder_protocol::path::RelPath) -> PathBuf {
-    use std::os::unix::ffi::OsStringExt;
-    place.root.join(std::ffi::OsString::from_vec(path.to_bytes()))
-}
-
 fn copy_file(
     node: &Arc<Node>,
     place: &Place,
@@ -282,7 +277,7 @@ fn copy_file(
     errand: &Errand,
     way: &Way,
 ) -> Result<(), Local> {
-    let source = file_of(place, path);
+    let source = place.file(path);
     let Ok(mut from) = File::open(&source) else { return Err(Local::Bad) };
     let disk = |error: io::Error| Local::Disk(errors::io(&errand.partial, &error));
     let to = fs::OpenOptions::new().create(true).truncate(true).write(true).open(&errand.partial).map_err(disk)?;

@@ -2,7 +2,7 @@
 
 use super::{
     blocking,
-    bring::{addresses, fetch_manifest, file_of},
+    bring::{addresses, fetch_manifest},
     copies::{Copy, Form, Known},
     errors, select,
 };
@@ -36,9 +36,10 @@ pub(crate) async fn cat(node: Arc<Node>, query: CatQuery) -> Result<(u64, Pieces
         let [wanted] = &wanted[..] else {
             return Err(ControlError::new(ErrorKind::AmbiguousReference, reference).detail("name one file"));
         };
-        let known = Known::read(&reading)?;
-        let found = reading.catalog.copies(&wanted.content).map_err(errors::catalog)?;
-        let copies = found.map_or_else(Vec::new, |found| known.copies(&reading, &wanted.content, &found));
+        let snapshot = reading.catalog.read().map_err(errors::catalog)?;
+        let known = Known::read(&reading, &snapshot)?;
+        let found = snapshot.copies(&wanted.content).map_err(errors::catalog)?;
+        let copies = found.map_or_else(Vec::new, |found| known.copies(&reading, &found));
         Ok((wanted.content, wanted.size, copies))
     })
     .await?;
@@ -101,7 +102,7 @@ fn readers(node: &Node, content: &ContentId, size: u64, copies: &[Copy]) -> Vec<
         let place = node.places.get(&copy.location);
         match (&copy.form, &copy.path, place) {
             (Form::InPlace, Some(path), Some(place)) if here => {
-                Some(Reader::File { path: file_of(&place, path), content: *content, size, verified: false })
+                Some(Reader::File { path: place.file(path), content: *content, size, verified: false })
             }
             (Form::InPlace, _, _) if !here => Some(Reader::Remote { holder: copy.holder, content: *content, size }),
             (Form::Objects(id), _, place) => {

@@ -3,13 +3,13 @@
 use super::{errors, locations};
 use crate::{
     audit::rfc3339,
-    catalog::{Copies, LocationRow},
+    catalog::{Copies, KnownLocation, Snapshot},
     node::Node,
     storage::ProfileSpec,
 };
 use larder_protocol::{
     control::{ControlError, CopyView, Evidence},
-    id::{ChunkId, ContentId, DeviceId, LocationId},
+    id::{ChunkId, DeviceId, LocationId},
     path::RelPath,
     record::{EntryValue, ReplicaState, StorageState},
     time::Timestamp,
@@ -41,28 +41,28 @@ pub(crate) struct Copy {
 
 /// What many contents' copies are described with; read once.
 pub(crate) struct Known {
-    rows: BTreeMap<LocationId, (LocationRow, ProfileSpec)>,
+    rows: BTreeMap<LocationId, (KnownLocation, ProfileSpec)>,
     names: BTreeMap<DeviceId, String>,
     /// Places of this device whose storage is there now.
     proven: BTreeMap<LocationId, bool>,
 }
 
 impl Known {
-    pub(crate) fn read(node: &Node) -> Result<Self, ControlError> {
-        let rows = node.catalog.locations().map_err(errors::catalog)?;
-        let with_spec = |row: LocationRow| {
-            let spec = locations::spec_of(node, &row);
+    pub(crate) fn read(node: &Node, snapshot: &Snapshot) -> Result<Self, ControlError> {
+        let rows = snapshot.locations().map_err(errors::catalog)?;
+        let with_spec = |row: KnownLocation| {
+            let spec = locations::spec_of(snapshot, &row);
             (row.location.id, (row, spec))
         };
         let proven = node.places.all().into_iter().map(|place| (place.id, place.is_proven(&node.places)));
         Ok(Self {
             rows: rows.into_iter().map(with_spec).collect(),
-            names: node.device_names().map_err(errors::catalog)?,
+            names: node.device_names(snapshot).map_err(errors::catalog)?,
             proven: proven.collect(),
         })
     }
 
-    pub(crate) fn location(&self, id: &LocationId) -> Option<&LocationRow> {
+    pub(crate) fn location(&self, id: &LocationId) -> Option<&KnownLocation> {
         self.rows.get(id).map(|(row, _)| row)
     }
 
@@ -71,54 +71,54 @@ impl Known {
     }
 
     /// All copies of a content, those that can be read first.
-    pub(crate) fn copies(&self, node: &Node, content: &ContentId, found: &Copies) -> Vec<Copy> {
+    pub(crate) fn copies(&self, node: &Node, found: &Copies) -> Vec<Copy> {
         let mut copies = Vec::new();
-        let mut add =
-            |location: &LocationId, path: Option<RelPath>, form: Form, bad: Option<&'static str>, verified| {
-                let Some((row, spec)) = self.rows.get(location) else { return };
-                let doubted = found
-                    .suspicions
-                    .iter()
-                    .any(|(_, suspicion)| suspicion.location == *location && suspicion.seen > verified);
-                let here = self.proven.get(location).copied();
-                let offline = here == Some(false)
-                    || row.state.as_ref().is_some_and(|state| state.state == StorageState::Offline && here.is_none());
-                let state = match bad {
-                    Some(bad) => bad,
-                    None if offline => "offline",
-                    None if doubted => "suspect",
-                    None => "present",
-                };
-                let holder = row.steward;
-                let present = holder == node.device() || node.online.contains(&holder);
-                copies.push(Copy {
-                    location: *location,
-                    holder,
-                    path,
-                    form,
-                    state,
-                    verified,
-                    reachable: present && !offline && bad.is_none(),
-                    spec: *spec,
-                });
+        let mut add = |location: &LocationId,
+                       path: Option<RelPath>,
+                       form: Form,
+                       bad: Option<&'static str>,
+                       verified| {
+            let Some((row, spec)) = self.rows.get(location) else { return };
+            let doubted =
+                found.suspicions.iter().any(|doubt| doubt.value.location == *location && doubt.value.seen > verified);
+            let here = self.proven.get(location).copied();
+            let offline = here == Some(false)
+                || row.state.as_ref().is_some_and(|state| state.value.state == StorageState::Offline && here.is_none());
+            let state = match bad {
+                Some(bad) => bad,
+                None if offline => "offline",
+                None if doubted => "suspect",
+                None => "present",
             };
+            let holder = row.steward();
+            let present = holder == node.device() || node.online.contains(&holder);
+            copies.push(Copy {
+                location: *location,
+                holder,
+                path,
+                form,
+                state,
+                verified,
+                reachable: present && !offline && bad.is_none(),
+                spec: *spec,
+            });
+        };
         for entry in &found.entries {
             let EntryValue::File(file) = entry.value else { continue };
             if self.rows.get(&entry.location).is_some_and(|(_, spec)| spec.is_in_place()) {
                 add(&entry.location, Some(entry.path.clone()), Form::InPlace, None, file.verified);
             }
         }
-        for row in &found.replicas {
-            let bad = match row.replica.state {
+        for replica in found.replicas.iter().map(|known| &known.value) {
+            let bad = match replica.state {
                 ReplicaState::Present => None,
                 ReplicaState::Missing => Some("missing"),
                 ReplicaState::Damaged => Some("suspect"),
             };
-            let path = found.entries.iter().find(|entry| entry.location == row.replica.location);
+            let path = found.entries.iter().find(|entry| entry.location == replica.location);
             let path = path.map(|entry| entry.path.clone());
-            add(&row.replica.location, path, Form::Objects(row.replica.manifest), bad, row.replica.verified);
+            add(&replica.location, path, Form::Objects(replica.manifest), bad, replica.verified);
         }
-        let _ = content;
         copies.sort_by_key(|copy| (!copy.reachable, copy.state != "present", copy.form != Form::InPlace));
         copies
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 pub(crate) async fn list(node: &Arc<Node>) -> Result<Vec<DeviceView>, ControlError> {
     let node = node.clone();
     blocking(move || {
-        let names = node.device_names().map_err(errors::catalog)?;
+        let names = node.catalog.read().and_then(|snapshot| node.device_names(&snapshot)).map_err(errors::catalog)?;
         let view = |(device, name): (&larder_protocol::id::DeviceId, &String)| DeviceView {
             id: device.to_string(),
             name: name.clone(),

@@ -2,7 +2,7 @@
 
 use super::{
     blocking,
-    bring::{Errand, Way, bring, file_of},
+    bring::{Errand, Way, bring},
     errors,
     get::{self, Order, ProgressSum, Target},
     locations,
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     audit::Event,
-    catalog::LocationRow,
+    catalog::{KnownEntry, KnownLocation},
     control::Reporter,
     engine::Place,
     keys::random,
@@ -50,7 +50,7 @@ pub(crate) async fn ensure(
 }
 
 /// Location, contents, whether the path was given, and what could not be found.
-type Plan = (LocationRow, Vec<Order>, bool, Vec<ControlError>);
+type Plan = (KnownLocation, Vec<Order>, bool, Vec<ControlError>);
 
 fn plan(node: &Node, request: &EnsureRequest) -> Result<Plan, ControlError> {
     let row = locations::row(node, &request.location)?;
@@ -79,7 +79,7 @@ fn plan(node: &Node, request: &EnsureRequest) -> Result<Plan, ControlError> {
     Ok((row, orders, given.is_some(), failed))
 }
 
-fn view(row: &LocationRow, order: &Order, already: bool, queued: bool) -> EnsureView {
+fn view(row: &KnownLocation, order: &Order, already: bool, queued: bool) -> EnsureView {
     EnsureView {
         content_id: order.wanted.content.to_string(),
         location: row.location.name.to_string(),
@@ -93,7 +93,7 @@ fn view(row: &LocationRow, order: &Order, already: bool, queued: bool) -> Ensure
 /// Stores at a location of this device.
 async fn here(
     node: &Arc<Node>,
-    row: &LocationRow,
+    row: &KnownLocation,
     place: &Place,
     orders: Vec<Order>,
     reporter: &Reporter<EnsureView>,
@@ -119,7 +119,7 @@ async fn here(
 /// Asks the location's steward, and waits for its answer while it is there.
 async fn elsewhere(
     node: &Arc<Node>,
-    row: &LocationRow,
+    row: &KnownLocation,
     orders: Vec<Order>,
     path_given: bool,
     reporter: &Reporter<EnsureView>,
@@ -146,8 +146,11 @@ async fn elsewhere(
         let mut waiting = Vec::new();
         for (id, order) in asked {
             let catalog = node.catalog.clone();
-            let outcome = blocking(move || catalog.want_outcome(&id).map_err(errors::catalog)).await?;
-            match outcome.map(|outcome| outcome.result) {
+            let outcome = blocking(move || {
+                catalog.read().and_then(|snapshot| snapshot.want_outcome(&id)).map_err(errors::catalog)
+            })
+            .await?;
+            match outcome.map(|outcome| outcome.value.result) {
                 Some(WantResult::Done) => reporter.result(view(row, &order, false, false)).await,
                 Some(WantResult::Occupied) => {
                     let subject = format!("{}:{}", row.location.name, order.path);
@@ -164,7 +167,7 @@ async fn elsewhere(
         if asked.is_empty() {
             break;
         }
-        if !node.online.contains(&row.steward) {
+        if !node.online.contains(&row.steward()) {
             for (_, order) in asked {
                 reporter.result(view(row, &order, false, true)).await;
             }
@@ -190,17 +193,15 @@ async fn stored_at(
 ) -> Result<bool, ControlError> {
     let (node, location, content, path) = (node.clone(), *location, *content, path.cloned());
     blocking(move || {
-        let Some(copies) = node.catalog.copies(&content).map_err(errors::catalog)? else { return Ok(false) };
-        let spec = node.catalog.locations().map_err(errors::catalog)?;
-        let in_place = spec
-            .iter()
-            .find(|row| row.location.id == location)
-            .is_some_and(|row| locations::spec_of(&node, row).is_in_place());
-        let doubted = copies.suspicions.iter().any(|(_, suspicion)| suspicion.location == location);
+        let snapshot = node.catalog.read().map_err(errors::catalog)?;
+        let Some(copies) = snapshot.copies(&content).map_err(errors::catalog)? else { return Ok(false) };
+        let row = snapshot.location(&location).map_err(errors::catalog)?;
+        let in_place = row.is_some_and(|row| locations::spec_of(&snapshot, &row).is_in_place());
+        let doubted = copies.suspicions.iter().any(|doubt| doubt.value.location == location);
         let replica = copies
             .replicas
             .iter()
-            .any(|row| row.replica.location == location && row.replica.state == ReplicaState::Present);
+            .any(|known| known.value.location == location && known.value.state == ReplicaState::Present);
         let file = copies
             .entries
             .iter()
@@ -296,10 +297,13 @@ async fn seal(node: &Arc<Node>, place: &Place, order: &Order, way: &Way) -> Resu
 }
 
 fn own_files(node: &Node, content: &ContentId) -> Result<Vec<PathBuf>, ControlError> {
-    let Some(copies) = node.catalog.copies(content).map_err(errors::catalog)? else { return Ok(Vec::new()) };
-    let file = |entry: &crate::catalog::EntryView| {
+    let Some(copies) = node.catalog.read().and_then(|snapshot| snapshot.copies(content)).map_err(errors::catalog)?
+    else {
+        return Ok(Vec::new());
+    };
+    let file = |entry: &KnownEntry| {
         let place = node.places.get(&entry.location).filter(|place| place.spec.is_in_place())?;
-        Some(file_of(&place, &entry.path))
+        Some(place.file(&entry.path))
     };
     Ok(copies.entries.iter().filter_map(file).collect())
 }
@@ -309,14 +313,18 @@ fn own_files(node: &Node, content: &ContentId) -> Result<Vec<PathBuf>, ControlEr
 pub(crate) async fn fulfil(node: &Arc<Node>) {
     for place in node.places.all() {
         let (catalog, id) = (node.catalog.clone(), place.id);
-        let wants = match blocking(move || catalog.pending_wants(&id).map_err(errors::catalog)).await {
+        let wants = match blocking(move || {
+            catalog.read().and_then(|snapshot| snapshot.wants_for(&id)).map_err(errors::catalog)
+        })
+        .await
+        {
             Ok(wants) => wants,
             Err(error) => {
                 tracing::warn!(%error, "wants cannot be read");
                 continue;
             }
         };
-        for (asker, want) in wants {
+        for (asker, want) in wants.into_iter().map(|known| (known.device(), known.value)) {
             if node.stop.is_cancelled() {
                 return;
             }
@@ -342,7 +350,10 @@ pub(crate) async fn fulfil(node: &Arc<Node>) {
 
 async fn one(node: &Arc<Node>, place: &Place, want: &Want) -> Result<(), ControlError> {
     let (reading, content) = (node.clone(), want.content);
-    let copies = blocking(move || reading.catalog.copies(&content).map_err(errors::catalog)).await?;
+    let copies = blocking(move || {
+        reading.catalog.read().and_then(|snapshot| snapshot.copies(&content)).map_err(errors::catalog)
+    })
+    .await?;
     let copies = copies.ok_or_else(|| ControlError::new(ErrorKind::NoSource, want.content.to_string()).retry())?;
     let modified = copies.entries.iter().find_map(|entry| match entry.value {
         EntryValue::File(file) => Some(file.modified),

@@ -34,7 +34,7 @@ pub(crate) fn append(error: AppendError) -> ControlError {
     match error {
         AppendError::Catalog(error) => catalog(error),
         AppendError::Encode(error) => ControlError::new(ErrorKind::BadRequest, "the catalog").detail(error.to_string()),
-        AppendError::NotPermitted(_) => {
+        AppendError::NotPermitted { .. } => {
             ControlError::new(ErrorKind::NotAllowed, "writing").detail("its role only reads")
         }
     }

@@ -4,6 +4,7 @@ use crate::{control::Reporter, node::Node};
 use larder_protocol::control::ControlError;
 use serde::Serialize;
 use std::sync::Arc;
+use tokio::sync::broadcast::error::RecvError;
 
 /// Something that happened.
 #[derive(Debug, Serialize)]
@@ -21,21 +22,18 @@ pub(crate) enum Happened {
 }
 
 pub(crate) async fn events(node: Arc<Node>, reporter: Reporter<Happened>) -> Result<(), ControlError> {
-    let watched = node.catalog.watch();
-    let (sender, mut commits) = tokio::sync::mpsc::channel(64);
-    tokio::task::spawn_blocking(move || {
-        while let Ok(commit) = watched.recv() {
-            if sender.blocking_send(commit).is_err() {
-                return;
-            }
-        }
-    });
+    let mut commits = node.commits.subscribe();
     loop {
         tokio::select! {
             commit = commits.recv() => {
-                let Some(commit) = commit else { return Ok(()) };
+                let commit = match commit {
+                    Ok(commit) => commit,
+                    // What a slow watcher missed it finds by looking.
+                    Err(RecvError::Lagged(_)) => continue,
+                    Err(RecvError::Closed) => return Ok(()),
+                };
                 let locations = commit.locations.iter().map(ToString::to_string).collect();
-                reporter.result(Happened::Catalog { locations, devices: commit.devices, wants: commit.wants }).await;
+                reporter.result(Happened::Catalog { locations, devices: commit.devices, wants: commit.wants_changed() }).await;
             }
             () = reporter.cancelled().cancelled() => return Ok(()),
             () = node.stop.cancelled() => return Ok(()),

@@ -144,19 +144,17 @@ fn scan(
 
 fn known(node: &Node, place: &Place) -> Result<BTreeMap<RelPath, Known>, ControlError> {
     let mut known = BTreeMap::new();
-    node.catalog
-        .for_each_file(&place.id, None, |entry| {
-            if let EntryValue::File(file) = entry.value {
-                known.insert(entry.path, Known { content: file.content, stamp: None });
-            }
+    let snapshot = node.catalog.read().map_err(errors::catalog)?;
+    snapshot
+        .for_each_seen(&place.id, &mut |path, content, state| {
+            // What was seen with other bytes says nothing of these.
+            let stamp = state.filter(|state| state.content == content).map(|state| {
+                let ScanState { size, modified_ns, inode, .. } = state;
+                FileStamp { size, modified_ns, inode }
+            });
+            known.insert(path, Known { content, stamp });
         })
         .map_err(errors::catalog)?;
-    for (path, state) in node.catalog.scans(&place.id).map_err(errors::catalog)? {
-        if let Some(known) = known.get_mut(&path) {
-            let ScanState { size, modified_ns, inode } = state;
-            known.stamp = Some(FileStamp { size, modified_ns, inode });
-        }
-    }
     Ok(known)
 }
 
@@ -175,7 +173,7 @@ pub(super) fn entry_of(place: &Place, found: &Found) -> (Record, LocalWrite) {
         value: EntryValue::File(file),
     };
     let FileStamp { size, modified_ns, inode } = found.stamp;
-    let state = Some(ScanState { size, modified_ns, inode });
+    let state = Some(ScanState { size, modified_ns, inode, content: found.content });
     (record.into(), LocalWrite::Scan { location: place.id, path: found.path.clone(), state })
 }
 
@@ -208,14 +206,14 @@ fn keep(node: &Node, place: &Place, batch: Vec<Change>) -> Result<(), ControlErr
 }
 
 fn doubted(node: &Node, place: &Place, found: &Found) -> Result<bool, ControlError> {
-    let copies = node.catalog.copies(&found.content).map_err(errors::catalog)?;
-    Ok(copies.is_some_and(|copies| copies.suspicions.iter().any(|(_, suspicion)| suspicion.location == place.id)))
+    let copies = node.catalog.read().and_then(|snapshot| snapshot.copies(&found.content)).map_err(errors::catalog)?;
+    Ok(copies.is_some_and(|copies| copies.suspicions.iter().any(|doubt| doubt.value.location == place.id)))
 }
 
 /// Says that the storage is there, and writes the signature's counts.
 fn settle(node: &Node, place: &Place, name: &str, summary: &library::Summary) -> Result<(), ControlError> {
     let row = locations::row(node, &place.id.to_string())?;
-    if row.state.is_none_or(|state| state.state != StorageState::Present) {
+    if row.state.is_none_or(|state| state.value.state != StorageState::Present) {
         tell_state(node, place, StorageState::Present);
     }
     if !place.read_only && summary.added + summary.changed + summary.moved + summary.missing > 0 {

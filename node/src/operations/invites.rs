@@ -44,7 +44,7 @@ impl Inviting {
 }
 
 fn all(node: &Node) -> Result<Vec<Invite>, ControlError> {
-    let values = node.catalog.locals(NAMESPACE).map_err(errors::catalog)?;
+    let values = node.catalog.read().and_then(|snapshot| snapshot.locals(NAMESPACE)).map_err(errors::catalog)?;
     Ok(values.into_iter().filter_map(|(_, value)| codec::decode(&value).ok()).collect())
 }
 
@@ -57,7 +57,8 @@ fn save(node: &Node, invite: &Invite) -> Result<(), ControlError> {
 
 impl Inviter for Inviting {
     fn find(&self, id: &InviteId) -> Option<Invite> {
-        let value = self.node().ok()?.catalog.local(NAMESPACE, id.as_bytes()).ok()??;
+        let value =
+            self.node().ok()?.catalog.read().and_then(|snapshot| snapshot.local(NAMESPACE, id.as_bytes())).ok()??;
         codec::decode(&value).ok()
     }
 
@@ -73,7 +74,7 @@ impl Inviter for Inviting {
         if !known {
             node.note(Event::ok("admit", device).fact("name", &name).fact("role", role.word()));
         }
-        let said = node.catalog.devices().map_err(io::Error::other)?;
+        let said = node.catalog.read().and_then(|snapshot| snapshot.devices()).map_err(io::Error::other)?;
         let members = node.members.devices();
         let contacts = said.into_iter().filter(|(device, _)| members.contains(device)).collect();
         Ok(Admission { log: node.members.log(), contacts })

@@ -3,7 +3,7 @@
 use super::{blocking, errors, status::state_word};
 use crate::{
     audit::{Event, rfc3339},
-    catalog::LocationRow,
+    catalog::{KnownLocation, Snapshot},
     engine::{Place, Places},
     keys::random,
     library::{Signature, SignatureError},
@@ -18,20 +18,20 @@ use larder_protocol::{
 use std::{path::PathBuf, sync::Arc};
 
 /// What a location's profile means.
-pub(super) fn spec_of(node: &Node, row: &LocationRow) -> ProfileSpec {
-    spec_named(node, &row.location.profile).unwrap_or(ProfileSpec::SEALED)
+pub(super) fn spec_of(snapshot: &Snapshot, row: &KnownLocation) -> ProfileSpec {
+    spec_named(snapshot, &row.location.profile).unwrap_or(ProfileSpec::SEALED)
 }
 
-fn spec_named(node: &Node, name: &str) -> Option<ProfileSpec> {
+fn spec_named(snapshot: &Snapshot, name: &str) -> Option<ProfileSpec> {
     built_in(name).or_else(|| {
-        let profiles = node.catalog.profiles().ok()?;
+        let profiles = snapshot.profiles().ok()?;
         profiles.iter().find(|profile| profile.name.as_str() == name).map(ProfileSpec::from)
     })
 }
 
 /// The location of that name or id.
-pub(crate) fn row(node: &Node, name: &str) -> Result<LocationRow, ControlError> {
-    let rows = node.catalog.locations().map_err(errors::catalog)?;
+pub(crate) fn row(node: &Node, name: &str) -> Result<KnownLocation, ControlError> {
+    let rows = node.catalog.read().and_then(|snapshot| snapshot.locations()).map_err(errors::catalog)?;
     let mut fitting =
         rows.into_iter().filter(|row| row.location.name.as_str() == name || row.location.id.to_string() == name);
     match (fitting.next(), fitting.next()) {
@@ -43,19 +43,19 @@ pub(crate) fn row(node: &Node, name: &str) -> Result<LocationRow, ControlError> 
     }
 }
 
-fn view(node: &Node, row: &LocationRow) -> Result<LocationView, ControlError> {
-    let names = node.device_names().map_err(errors::catalog)?;
+fn view(node: &Node, snapshot: &Snapshot, row: &KnownLocation) -> Result<LocationView, ControlError> {
+    let names = node.device_names(snapshot).map_err(errors::catalog)?;
     let place = node.places.get(&row.location.id);
-    let spec = spec_of(node, row);
+    let spec = spec_of(snapshot, row);
     let state = match &place {
         Some(place) if !place.is_proven(&node.places) => "offline",
-        _ => state_word(row.state.as_ref().map(|state| state.state)),
+        _ => state_word(row.state.as_ref().map(|state| state.value.state)),
     };
     Ok(LocationView {
         id: row.location.id.to_string(),
         name: row.location.name.to_string(),
         state: state.to_owned(),
-        steward: names.get(&row.steward).cloned().unwrap_or_else(|| row.steward.short()),
+        steward: names.get(&row.steward()).cloned().unwrap_or_else(|| row.steward().short()),
         path: place.map(|place| place.root.display().to_string()),
         profile: row.location.profile.to_string(),
         encrypted: spec.encrypted,
@@ -70,15 +70,20 @@ fn view(node: &Node, row: &LocationRow) -> Result<LocationView, ControlError> {
 pub(crate) async fn list(node: &Arc<Node>) -> Result<Vec<LocationView>, ControlError> {
     let node = node.clone();
     blocking(move || {
-        let rows = node.catalog.locations().map_err(errors::catalog)?;
-        rows.iter().map(|row| view(&node, row)).collect()
+        let snapshot = node.catalog.read().map_err(errors::catalog)?;
+        let rows = snapshot.locations().map_err(errors::catalog)?;
+        rows.iter().map(|row| view(&node, &snapshot, row)).collect()
     })
     .await
 }
 
 pub(crate) async fn show(node: &Arc<Node>, name: &str) -> Result<LocationView, ControlError> {
     let (node, name) = (node.clone(), name.to_owned());
-    blocking(move || view(&node, &row(&node, &name)?)).await
+    blocking(move || {
+        let snapshot = node.catalog.read().map_err(errors::catalog)?;
+        view(&node, &snapshot, &row(&node, &name)?)
+    })
+    .await
 }
 
 pub(crate) async fn add(node: &Arc<Node>, request: AddLocation) -> Result<LocationView, ControlError> {
@@ -109,7 +114,8 @@ fn prepare(node: &Node, request: &AddLocation) -> Result<(Place, Location), Cont
     if !fits {
         return Err(bad(&request.name, "a name has no ':', '/' or control characters"));
     }
-    let rows = node.catalog.locations().map_err(errors::catalog)?;
+    let snapshot = node.catalog.read().map_err(errors::catalog)?;
+    let rows = snapshot.locations().map_err(errors::catalog)?;
     if rows.iter().any(|row| row.location.name == name) {
         return Err(ControlError::new(ErrorKind::NameTaken, request.name.as_str()));
     }
@@ -124,7 +130,7 @@ fn prepare(node: &Node, request: &AddLocation) -> Result<(Place, Location), Cont
         return Err(ControlError::new(ErrorKind::LocationExists, request.path.as_str()).detail(detail));
     }
     let profile = request.profile.as_deref().unwrap_or("raw");
-    let spec = spec_named(node, profile)
+    let spec = spec_named(&snapshot, profile)
         .ok_or_else(|| ControlError::new(ErrorKind::UnknownReference, profile).detail("no profile is called that"))?;
     if request.read_only && !spec.is_in_place() {
         return Err(bad(&request.name, "a location for chunks cannot be read-only"));
@@ -169,7 +175,7 @@ pub(crate) async fn remove(node: &Arc<Node>, name: &str) -> Result<LocationView,
     let shown = show(node, name).await?;
     let (finding, wanted) = (node.clone(), name.to_owned());
     let row = blocking(move || row(&finding, &wanted)).await?;
-    if row.steward != node.device() {
+    if row.steward() != node.device() {
         return Err(ControlError::new(ErrorKind::NotAllowed, name).detail("only the device that has it can forget it"));
     }
     let id = row.location.id;

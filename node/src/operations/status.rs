@@ -21,7 +21,8 @@ pub(crate) async fn status(node: &Arc<Node>) -> Result<StatusView, ControlError>
     let listen = node.network.listening().await;
     let node = node.clone();
     blocking(move || {
-        let names = node.device_names().map_err(errors::catalog)?;
+        let snapshot = node.catalog.read().map_err(errors::catalog)?;
+        let names = node.device_names(&snapshot).map_err(errors::catalog)?;
         let peers = names.iter().filter(|(device, _)| **device != node.device()).map(|(device, name)| {
             let addr = node.online.address(device);
             PeerView {
@@ -33,16 +34,16 @@ pub(crate) async fn status(node: &Arc<Node>) -> Result<StatusView, ControlError>
             }
         });
         let peers = peers.collect();
-        let locations = node.catalog.locations().map_err(errors::catalog)?;
+        let locations = snapshot.locations().map_err(errors::catalog)?;
         let locations = locations.into_iter().map(|row| LocationSummary {
             name: row.location.name.to_string(),
             id: row.location.id.to_string(),
-            state: state_word(row.state.map(|state| state.state)).to_owned(),
+            state: state_word(row.state.map(|state| state.value.state)).to_owned(),
             files: row.files,
             bytes: row.bytes,
         });
-        let counts = node.catalog.counts().map_err(errors::catalog)?;
-        let queued = node.catalog.pending_count().map_err(errors::catalog)?;
+        let counts = snapshot.counts().map_err(errors::catalog)?;
+        let queued = snapshot.wants_pending().map_err(errors::catalog)?;
         Ok(StatusView {
             device: node.name.to_string(),
             device_id: node.device().to_string(),
@@ -54,8 +55,8 @@ pub(crate) async fn status(node: &Arc<Node>) -> Result<StatusView, ControlError>
             contents: counts.contents,
             pending_transfers: node.transfers.load(Ordering::Relaxed) + queued,
             conflicts: 0,
-            held_back: counts.held_back,
-            catalog_digest: node.catalog.digest().map_err(errors::catalog)?,
+            held_back: counts.waiting,
+            catalog_digest: snapshot.digest().map_err(errors::catalog)?.to_string(),
         })
     })
     .await
@@ -63,5 +64,9 @@ pub(crate) async fn status(node: &Arc<Node>) -> Result<StatusView, ControlError>
 
 pub(crate) async fn digest(node: &Arc<Node>) -> Result<String, ControlError> {
     let catalog = node.catalog.clone();
-    blocking(move || catalog.digest().map_err(errors::catalog)).await
+    blocking(move || {
+        let digest = catalog.read().and_then(|snapshot| snapshot.digest()).map_err(errors::catalog)?;
+        Ok(digest.to_string())
+    })
+    .await
 }

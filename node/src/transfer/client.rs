@@ -81,22 +81,34 @@ struct Progressing {
     disk: BTreeMap<usize, io::Error>,
 }
 
+impl Progressing {
+    /// What is still to be asked of whom. A file that cannot be written concerns no other file.
+    fn assignments(&self) -> Vec<Assignment> {
+        let mut assignments = self.plan.as_ref().map_or_else(Vec::new, FetchPlan::assignments);
+        for assignment in &mut assignments {
+            assignment.items.retain(|number| !self.disk.contains_key(number));
+        }
+        assignments.retain(|assignment| !assignment.items.is_empty());
+        assignments
+    }
+
+    fn failed(&mut self, numbers: impl IntoIterator<Item = usize>, source: DeviceId, reason: Reason) {
+        let Some(plan) = &mut self.plan else { return };
+        numbers.into_iter().for_each(|number| plan.failed(number, source, reason));
+    }
+}
+
 impl DataPlane {
     /// Fetches blobs; gives a result for each item, in order.
     pub async fn fetch(&self, request: Request) -> Vec<Fetched> {
         let request = Arc::new(request);
         let plan = FetchPlan::new(request.items.iter().map(|item| item.sources.clone()));
         let state = Arc::new(Mutex::new(Progressing { plan: Some(plan), ..Progressing::default() }));
-        loop {
-            let assignments = {
-                let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-                let Progressing { plan, disk, .. } = &mut *state;
-                let Some(plan) = plan else { break };
-                if plan.is_over() || request.cancel.is_cancelled() || !disk.is_empty() {
-                    break;
-                }
-                plan.assignments()
-            };
+        while !request.cancel.is_cancelled() {
+            let assignments = state.lock().unwrap_or_else(PoisonError::into_inner).assignments();
+            if assignments.is_empty() {
+                break;
+            }
             let rounds = assignments.into_iter().map(|assignment| self.ask_source(&request, &state, assignment));
             futures::future::join_all(rounds).await;
         }
@@ -135,9 +147,14 @@ impl DataPlane {
         let mut left = batch;
         while !left.is_empty() && !request.cancel.is_cancelled() {
             // Which ranges are missing is found from the bytes on disk, so each round begins with a look at them.
-            let (opening, opened_state) = (request.clone(), state.clone());
+            let (opening, opened_state, asked) = (request.clone(), state.clone(), left.clone());
             let opened = tokio::task::spawn_blocking(move || open_all(&opening, &opened_state, left)).await;
-            let Ok(mut open) = opened else { return };
+            // Work that panicked is not tried again with this source: the fetch would never end.
+            let give_up = || {
+                let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+                state.failed(asked.iter().copied(), source, Reason::Broken);
+            };
+            let Ok(mut open) = opened else { return give_up() };
             if open.is_empty() {
                 return;
             }
@@ -150,12 +167,8 @@ impl DataPlane {
                     // A refusal before the first byte concerns the first blob of the request.
                     let first_only = matches!(reason, Reason::NotThere | Reason::Damaged);
                     let count = if first_only { 1 } else { open.len() };
-                    let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-                    for (number, _, _) in open.drain(..count) {
-                        if let Some(plan) = &mut state.plan {
-                            plan.failed(number, source, reason);
-                        }
-                    }
+                    let failed: Vec<usize> = open.drain(..count).map(|(number, _, _)| number).collect();
+                    state.lock().unwrap_or_else(PoisonError::into_inner).failed(failed, source, reason);
                     left = open.into_iter().map(|(number, _, _)| number).collect();
                     continue;
                 }
@@ -164,7 +177,8 @@ impl DataPlane {
             let received =
                 tokio::task::spawn_blocking(move || receive_all(&receiving, &received_state, source, response, open))
                     .await;
-            left = received.unwrap_or_default();
+            let Ok(rest) = received else { return give_up() };
+            left = rest;
         }
     }
 
@@ -175,12 +189,14 @@ impl DataPlane {
         for (is_tcp, address) in request.addresses.get(&source).map_or(&[][..], |addresses| addresses) {
             let transport = if *is_tcp { &self.tcp } else { &self.quic };
             let asked = tokio::select! {
-                asked = transport.ask(source, *address, bytes.clone(), self.stall) => asked,
+                asked = transport.ask(source, *address, bytes.clone(), request.cancel.clone()) => asked,
                 () = request.cancel.cancelled() => return Err(io::ErrorKind::Interrupted.into()),
             };
             match asked {
                 Ok(response) => return Ok(response),
                 Err(error) if error.get_ref().is_some_and(|inner| inner.is::<Refused>()) => return Err(error),
+                // It is there, and may only take long over this one request.
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => return Err(error),
                 Err(error) => {
                     tracing::debug!(%address, is_tcp, %error, "data plane: address does not answer");
                     last = error;
@@ -240,7 +256,7 @@ fn batches(items: &[Item], numbers: &[usize]) -> Vec<Vec<usize>> {
 
 type Open = Vec<(usize, Partial, ChunkRanges)>;
 
-/// Opens the partial files of a batch; complete ones are done, unwritable ones end the fetch.
+/// Opens the partial files of a batch; complete ones are done, unwritable ones are given up.
 fn open_all(request: &Request, state: &Mutex<Progressing>, numbers: Vec<usize>) -> Open {
     let mut open = Vec::new();
     for number in numbers {
@@ -250,7 +266,6 @@ fn open_all(request: &Request, state: &Mutex<Progressing>, numbers: Vec<usize>) 
             Ok((partial, missing)) => open.push((number, partial, missing)),
             Err(error) => {
                 state.lock().unwrap_or_else(PoisonError::into_inner).disk.insert(number, error);
-                return Vec::new();
             }
         }
     }
@@ -330,48 +345,52 @@ fn receive_all(
     let mut syncing = Syncing { state, waiting: Vec::new() };
     let mut response = Cancellable { inner: response, cancel: &request.cancel };
     let mut items = open.into_iter();
+    let mut is_first = true;
     while let Some((number, mut partial, ranges)) = items.next() {
         let mut bytes = 0;
         let mut progress = |written| {
             bytes += written;
             (request.progress)(written);
         };
-        match partial.receive(&mut response, &ranges, &mut progress) {
-            Ok(()) => syncing.add(number, partial, Given { source, bytes }),
-            Err(error) => {
-                let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-                if bytes > 0 {
-                    state.given.entry(number).or_default().push(Given { source, bytes });
-                }
-                let reason = match error {
-                    ReceiveError::Disk(error) => {
-                        state.disk.insert(number, error);
-                        return Vec::new();
-                    }
-                    ReceiveError::Lied => Reason::Lied,
-                    ReceiveError::Source(error) => reason_of(&error),
-                };
-                if request.cancel.is_cancelled() {
-                    return Vec::new();
-                }
-                tracing::debug!(?reason, "data plane: a source did not give an item");
-                if let Some(plan) = &mut state.plan {
-                    plan.failed(number, source, reason);
-                }
-                // The rest of the response is lost with the stream. What this source has not failed is asked again,
-                // unless the source as a whole is gone.
-                let rest = items.map(|(number, _, _)| number);
-                return match reason {
-                    Reason::NotThere | Reason::Damaged | Reason::Lied => rest.collect(),
-                    _ => {
-                        if let Some(plan) = &mut state.plan {
-                            rest.for_each(|number| plan.failed(number, source, reason));
-                        }
-                        Vec::new()
-                    }
-                };
+        let error = match partial.receive(&mut response, &ranges, &mut progress) {
+            Ok(()) => {
+                syncing.add(number, partial, Given { source, bytes });
+                is_first = false;
+                continue;
             }
+            Err(error) => error,
+        };
+        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+        if bytes > 0 {
+            state.given.entry(number).or_default().push(Given { source, bytes });
         }
+        if request.cancel.is_cancelled() {
+            return Vec::new();
+        }
+        tracing::debug!(?error, "data plane: a source did not give an item");
+        // The rest of the response is lost with the stream. What this source has not failed is asked again, unless the
+        // source as a whole is gone.
+        let rest = items.map(|(number, _, _)| number);
+        let reason = match error {
+            ReceiveError::Disk(error) => {
+                state.disk.insert(number, error);
+                return rest.collect();
+            }
+            // The response ends before this item: asked for it first, the source says why.
+            ReceiveError::Source(error) if error.kind() == io::ErrorKind::UnexpectedEof && !is_first => {
+                return std::iter::once(number).chain(rest).collect();
+            }
+            ReceiveError::Source(error) => reason_of(&error),
+            ReceiveError::Lied => Reason::Lied,
+        };
+        state.failed([number], source, reason);
+        return match reason {
+            Reason::NotThere | Reason::Damaged | Reason::Lied => rest.collect(),
+            _ => {
+                state.failed(rest, source, reason);
+                Vec::new()
+            }
+        };
     }
     // The end mark lets the transport keep the connection.
     let _ = response.read(&mut [0]);

@@ -4,7 +4,10 @@
 
 use super::BLOCK;
 use crate::tree_hash;
-use bao_tree::{BaoTree, io::outboard::PreOrderMemOutboard};
+use bao_tree::{
+    BaoTree,
+    io::outboard::{PreOrderMemOutboard, PreOrderOutboard},
+};
 use larder_protocol::id::to_hex;
 use std::{
     fs::{self, File},
@@ -16,6 +19,12 @@ use std::{
 /// Blobs up to this size are read whole when they are served, and need no stored outboard.
 pub(super) const WHOLE_BYTES_MAX: u64 = 8 << 20;
 
+/// An outboard in its file: a small range of a huge blob needs only few of its nodes.
+pub(super) type StoredOutboard = PreOrderOutboard<File>;
+
+/// How a file begins that is not an outboard yet.
+const TEMP_PREFIX: &str = "tmp-";
+
 /// A folder of outboards.
 #[derive(Debug)]
 pub struct Outboards {
@@ -24,12 +33,17 @@ pub struct Outboards {
 }
 
 impl Outboards {
-    /// Opens the folder, and makes it.
+    /// Opens the folder, and makes it. What a crash left half written is removed.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// When it cannot be made or read.
     pub fn open(dir: PathBuf) -> io::Result<Self> {
         fs::create_dir_all(&dir)?;
+        for entry in fs::read_dir(&dir)?.flatten() {
+            if entry.file_name().as_encoded_bytes().starts_with(TEMP_PREFIX.as_bytes()) {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
         Ok(Self { dir, temp: AtomicU64::new(0) })
     }
 
@@ -39,10 +53,10 @@ impl Outboards {
     }
 
     /// The stored outboard of a blob.
-    pub(super) fn load(&self, hash: &blake3::Hash, size: u64) -> Option<PreOrderMemOutboard> {
-        let data = fs::read(self.path(hash)).ok()?;
-        let whole = data.len() as u64 == tree_hash::outboard_len(size);
-        whole.then(|| PreOrderMemOutboard { root: *hash, tree: BaoTree::new(size, BLOCK), data })
+    pub(super) fn load(&self, hash: &blake3::Hash, size: u64) -> Option<StoredOutboard> {
+        let data = File::open(self.path(hash)).ok()?;
+        let whole = data.metadata().ok()?.len() == tree_hash::outboard_len(size);
+        whole.then(|| PreOrderOutboard { root: *hash, tree: BaoTree::new(size, BLOCK), data })
     }
 
     /// Computes the outboard of a file; `None` when the file is not the blob.
@@ -63,7 +77,8 @@ impl Outboards {
     /// Keeps the outboard of a large blob. A failure costs only the time to compute it again.
     pub fn store(&self, hash: &blake3::Hash, data: &[u8]) {
         let path = self.path(hash);
-        let temp = self.dir.join(format!("tmp-{}-{}", std::process::id(), self.temp.fetch_add(1, Ordering::Relaxed)));
+        let temp =
+            self.dir.join(format!("{TEMP_PREFIX}{}-{}", std::process::id(), self.temp.fetch_add(1, Ordering::Relaxed)));
         let write = || {
             fs::create_dir_all(path.parent().unwrap_or(&self.dir))?;
             File::create(&temp)?.write_all(data)?;

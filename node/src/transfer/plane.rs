@@ -1,8 +1,8 @@
 //! The data plane as a whole: both transports, served from one source of blobs.
 
 use super::{
-    BlobSource, Members, Outboards,
-    serve::{self, ServeError},
+    BlobSource, Members, Outboards, PIECE_BYTES,
+    serve::{self, At, ServeError},
     transport::{Common, DataTransport, QuicTransport, Server, TcpTransport},
     wire::{Refusal, Wanted},
 };
@@ -54,7 +54,7 @@ pub struct PlaneConfig {
     pub tcp: SocketAddr,
     /// Where outboards are kept.
     pub outboards: PathBuf,
-    /// How long a source may send nothing.
+    /// How long a peer may move less than a group of 16 KiB, in either direction.
     pub stall: Duration,
 }
 
@@ -62,7 +62,6 @@ pub struct PlaneConfig {
 pub struct DataPlane {
     pub(super) quic: Arc<dyn DataTransport>,
     pub(super) tcp: Arc<dyn DataTransport>,
-    pub(super) stall: Duration,
     outboards: Arc<Outboards>,
 }
 
@@ -77,12 +76,38 @@ impl Server for Answering {
         self.members.may_read(device)
     }
 
-    fn respond(&self, request: &Wanted, out: &mut dyn Write) -> Option<Result<(), Refusal>> {
-        match serve::respond(&*self.source, &self.outboards, request, out) {
-            Ok(()) => Some(Ok(())),
-            Err(ServeError::Refused(refusal)) => Some(Err(refusal)),
-            Err(ServeError::Gone) => None,
+    fn respond(&self, device: &DeviceId, request: &Wanted, out: &mut dyn Write) -> Result<(), ServeError> {
+        let mut out = WhileAdmitted { out, unchecked: 0, admitted: true, admits: &|| self.admits(device) };
+        match serve::respond(&*self.source, &self.outboards, request, &mut out) {
+            Err(ServeError::Gone) if !out.admitted => Err(ServeError::Refused(Refusal::Permission, At::First)),
+            done => done,
         }
+    }
+}
+
+/// Ends a response when its device is removed from the group meanwhile.
+struct WhileAdmitted<'a> {
+    out: &'a mut dyn Write,
+    unchecked: usize,
+    admitted: bool,
+    admits: &'a dyn Fn() -> bool,
+}
+
+impl Write for WhileAdmitted<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.unchecked += bytes.len();
+        if self.unchecked >= PIECE_BYTES {
+            self.unchecked = 0;
+            self.admitted = (self.admits)();
+        }
+        if !self.admitted {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        self.out.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
     }
 }
 
@@ -101,13 +126,12 @@ impl DataPlane {
             .map_err(|source| PlaneError::Outboards { path: config.outboards, source })?;
         let outboards = Arc::new(outboards);
         let server = Arc::new(Answering { members, source, outboards: outboards.clone() });
-        let common = Common { signing, server, runtime: tokio::runtime::Handle::current() };
-        Ok(Self {
-            quic: QuicTransport::bind(config.quic, common.clone())?,
-            tcp: TcpTransport::bind(config.tcp, common)?,
-            stall: config.stall,
-            outboards,
-        })
+        let runtime = tokio::runtime::Handle::current();
+        let common = Common { signing, server, runtime, stall: config.stall };
+        let quic = QuicTransport::bind(config.quic, common.clone())?;
+        // A half plane must not go on serving.
+        let tcp = TcpTransport::bind(config.tcp, common).inspect_err(|_| quic.close())?;
+        Ok(Self { quic, tcp, outboards })
     }
 
     /// Where QUIC listens.
@@ -129,5 +153,11 @@ impl DataPlane {
     pub fn close(&self) {
         self.quic.close();
         self.tcp.close();
+    }
+}
+
+impl Drop for DataPlane {
+    fn drop(&mut self) {
+        self.close();
     }
 }

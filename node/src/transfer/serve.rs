@@ -3,7 +3,7 @@
 use super::{
     BLOCK, BlobSource, FileStamp, Outboards,
     blob::Blob,
-    outboards::WHOLE_BYTES_MAX,
+    outboards::{StoredOutboard, WHOLE_BYTES_MAX},
     wire::{Refusal, Wanted},
 };
 use bao_tree::{
@@ -11,24 +11,33 @@ use bao_tree::{
     io::{
         EncodeError,
         outboard::PreOrderMemOutboard,
-        sync::{encode_ranges, encode_ranges_validated},
+        sync::{Outboard, encode_ranges, encode_ranges_validated},
     },
 };
-use std::{fs::File, io::Write, os::unix::fs::FileExt};
+use rustix::fs::OFlags;
+use std::{
+    cell::Cell,
+    fs::{File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{FileExt, OpenOptionsExt},
+};
 
 /// Why a response ends early.
 #[derive(Debug)]
 pub(super) enum ServeError {
     /// The client is told.
-    Refused(Refusal),
+    Refused(Refusal, At),
     /// The client is gone.
     Gone,
 }
 
-impl From<Refusal> for ServeError {
-    fn from(refusal: Refusal) -> Self {
-        Self::Refused(refusal)
-    }
+/// Which blob of a request is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum At {
+    /// The first, or the request as a whole.
+    First,
+    /// A later one: those before it are in the response.
+    Later,
 }
 
 /// Writes the response to a request.
@@ -38,10 +47,21 @@ pub(super) fn respond(
     wanted: &Wanted,
     out: &mut dyn Write,
 ) -> Result<(), ServeError> {
+    let mut at = At::First;
     for (hash, ranges) in wanted {
-        send(source, outboards, hash, ranges, out)?;
+        send(source, outboards, hash, ranges, out).map_err(|end| match end {
+            End::Refused(refusal) => ServeError::Refused(refusal, at),
+            End::Gone => ServeError::Gone,
+        })?;
+        at = At::Later;
     }
     out.flush().map_err(|_| ServeError::Gone)
+}
+
+/// Why a blob is not sent whole.
+enum End {
+    Refused(Refusal),
+    Gone,
 }
 
 fn send(
@@ -50,21 +70,20 @@ fn send(
     hash: &blake3::Hash,
     ranges: &ChunkRanges,
     out: &mut dyn Write,
-) -> Result<(), ServeError> {
+) -> Result<(), End> {
     let mut refusal = Refusal::NotFound;
     for blob in source.find(hash.as_bytes()) {
         match open(outboards, hash, &blob) {
             Ok(Opened::Whole(bytes, outboard)) => {
-                out.write_all(&blob.size.to_le_bytes()).map_err(|_| ServeError::Gone)?;
+                out.write_all(&blob.size.to_le_bytes()).map_err(|_| End::Gone)?;
                 // These bytes were just hashed, and cannot change in memory.
-                return encode_ranges(bytes, &outboard, ranges, out).map_err(|_| ServeError::Gone);
+                return encode_ranges(bytes, &outboard, ranges, out).map_err(|_| End::Gone);
             }
-            Ok(Opened::Large(file, outboard)) => {
-                out.write_all(&blob.size.to_le_bytes()).map_err(|_| ServeError::Gone)?;
+            Ok(Opened::Large(file, nodes)) => {
+                out.write_all(&blob.size.to_le_bytes()).map_err(|_| End::Gone)?;
                 // Once the first byte is out there is no other file to try: the client asks its next source.
-                return encode(&file, &outboard, ranges, out).inspect_err(|error| {
-                    if matches!(error, ServeError::Refused(Refusal::Changed)) {
-                        outboards.forget(hash);
+                return send_large(outboards, hash, &blob, (file, nodes), ranges, out).inspect_err(|end| {
+                    if matches!(end, End::Refused(Refusal::Changed)) {
                         source.doubt(hash.as_bytes(), &blob);
                     }
                 });
@@ -77,24 +96,35 @@ fn send(
             }
         }
     }
-    Err(refusal.into())
+    Err(End::Refused(refusal))
 }
 
 enum Opened {
     /// Small: read and verified before a byte leaves.
     Whole(Vec<u8>, PreOrderMemOutboard),
     /// Large: verified group by group while it leaves.
-    Large(File, PreOrderMemOutboard),
+    Large(File, Nodes),
 }
 
+/// The inner nodes of a large blob.
+enum Nodes {
+    /// Kept earlier, and perhaps spoiled since.
+    Stored(StoredOutboard),
+    /// Computed just now.
+    Fresh(PreOrderMemOutboard),
+}
+
+/// Opens a blob's file. One that cannot be opened is as good as not there: the next one is tried.
 fn open(outboards: &Outboards, hash: &blake3::Hash, blob: &Blob) -> Result<Opened, Refusal> {
-    let file = File::open(&blob.path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => Refusal::NotFound,
-        _ => Refusal::Internal,
+    // A pipe that took the file's name must not hold this thread until somebody writes into it.
+    let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(&blob.path).map_err(|error| {
+        tracing::debug!(%error, "data plane: a file cannot be opened");
+        Refusal::NotFound
     })?;
-    let meta = file.metadata().map_err(|_| Refusal::Internal)?;
+    let meta = file.metadata().map_err(|_| Refusal::NotFound)?;
     let stamp = FileStamp::of(&meta);
-    if stamp.size != blob.size || blob.stamp.is_some_and(|expected| expected != stamp) {
+    if !meta.is_file() || stamp.size != blob.size || blob.stamp.is_some_and(|expected| expected != stamp) {
         return Err(Refusal::Changed);
     }
     if blob.size <= WHOLE_BYTES_MAX {
@@ -104,28 +134,111 @@ fn open(outboards: &Outboards, hash: &blake3::Hash, blob: &Blob) -> Result<Opene
         return if outboard.root == *hash { Ok(Opened::Whole(bytes, outboard)) } else { Err(Refusal::Changed) };
     }
     if let Some(outboard) = outboards.load(hash, blob.size) {
-        return Ok(Opened::Large(file, outboard));
+        return Ok(Opened::Large(file, Nodes::Stored(outboard)));
     }
-    match outboards.compute(hash, &file, blob.size) {
-        Ok(Some(outboard)) => Ok(Opened::Large(file, outboard)),
-        Ok(None) => Err(Refusal::Changed),
-        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Err(Refusal::Changed),
-        Err(_) => Err(Refusal::Internal),
+    let outboard = compute(outboards, hash, &file, blob)?;
+    Ok(Opened::Large(file, Nodes::Fresh(outboard)))
+}
+
+fn compute(
+    outboards: &Outboards,
+    hash: &blake3::Hash,
+    file: &File,
+    blob: &Blob,
+) -> Result<PreOrderMemOutboard, Refusal> {
+    // A file that cannot be read to its end is not the blob either.
+    outboards.compute(hash, file, blob.size).ok().flatten().ok_or(Refusal::Changed)
+}
+
+/// Sends the ranges of a large blob. When stored nodes turn out to be spoiled they are computed again from the file, and
+/// the response goes on where it stopped: what is out was verified, so the second encoding begins with the same bytes.
+fn send_large(
+    outboards: &Outboards,
+    hash: &blake3::Hash,
+    blob: &Blob,
+    (file, nodes): (File, Nodes),
+    ranges: &ChunkRanges,
+    out: &mut dyn Write,
+) -> Result<(), End> {
+    let mut out = Continued { out, sent: 0, skip: 0 };
+    let fresh = match nodes {
+        Nodes::Fresh(outboard) => outboard,
+        Nodes::Stored(outboard) => match encode(&file, &outboard, ranges, &mut out) {
+            Err(Flaw::Nodes) => {
+                tracing::warn!(%hash, "data plane: a stored outboard is spoiled and is computed again");
+                outboards.forget(hash);
+                out.skip = out.sent;
+                compute(outboards, hash, &file, blob).map_err(End::Refused)?
+            }
+            done => return done.map_err(Flaw::end),
+        },
+    };
+    encode(&file, &fresh, ranges, &mut out).map_err(Flaw::end)
+}
+
+/// Leaves out the bytes that are sent already.
+struct Continued<'a> {
+    out: &'a mut dyn Write,
+    sent: u64,
+    skip: u64,
+}
+
+impl Write for Continued<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let skipped = bytes.len().min(usize::try_from(self.skip).unwrap_or(usize::MAX));
+        self.skip -= skipped as u64;
+        self.out.write_all(&bytes[skipped..])?;
+        self.sent += (bytes.len() - skipped) as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
     }
 }
 
-fn encode<D: positioned_io::ReadAt>(
-    data: D,
-    outboard: &PreOrderMemOutboard,
-    ranges: &ChunkRanges,
-    out: &mut dyn Write,
-) -> Result<(), ServeError> {
-    encode_ranges_validated(data, outboard, ranges, out).map_err(|error| match error {
-        EncodeError::LeafHashMismatch(_) | EncodeError::ParentHashMismatch(_) | EncodeError::SizeMismatch => {
-            Refusal::Changed.into()
+/// What stopped an encoding.
+enum Flaw {
+    /// The inner nodes do not lead to the hash.
+    Nodes,
+    /// The inner nodes do, and the file does not match them or cannot be read.
+    File,
+    /// The client takes no more.
+    Client,
+}
+
+impl Flaw {
+    fn end(self) -> End {
+        match self {
+            Self::Nodes | Self::File => End::Refused(Refusal::Changed),
+            Self::Client => End::Gone,
         }
-        EncodeError::ParentWrite(_) | EncodeError::LeafWrite(_) => ServeError::Gone,
-        EncodeError::Io(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Refusal::Changed.into(),
-        EncodeError::Io(_) => ServeError::Gone,
+    }
+}
+
+fn encode(file: &File, nodes: impl Outboard, ranges: &ChunkRanges, out: &mut dyn Write) -> Result<(), Flaw> {
+    let unreadable = Cell::new(false);
+    let reading = Reading { file, unreadable: &unreadable };
+    // Every node is checked against its parent before its children are, so the first mismatch says what is wrong.
+    encode_ranges_validated(reading, nodes, ranges, out).map_err(|error| match error {
+        EncodeError::ParentHashMismatch(_) => Flaw::Nodes,
+        EncodeError::LeafHashMismatch(_) | EncodeError::SizeMismatch => Flaw::File,
+        EncodeError::Io(_) if unreadable.get() => Flaw::File,
+        EncodeError::Io(_) | EncodeError::ParentWrite(_) | EncodeError::LeafWrite(_) => Flaw::Client,
     })
+}
+
+/// Tells errors of the file from those of the client, which the encoder does not.
+struct Reading<'a> {
+    file: &'a File,
+    unreadable: &'a Cell<bool>,
+}
+
+impl positioned_io::ReadAt for Reading<'_> {
+    fn read_at(&self, at: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = FileExt::read_at(self.file, buffer, at);
+        let interrupted = read.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::Interrupted);
+        self.unreadable.set(!interrupted && !matches!(read, Ok(1..)));
+        read
+    }
 }

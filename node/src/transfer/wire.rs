@@ -1,7 +1,8 @@
 //! Requests and refusals on the wire.
 //!
 //! A request is one byte for its type and a postcard-encoded body, exactly as iroh-blobs 0.104 writes it. A response is
-//! for each blob its size as u64 LE and the bao encoding of the requested ranges. Refusals are stream error codes.
+//! for each blob its size as u64 LE and the bao encoding of the requested ranges. Refusals are error codes; where a code
+//! would overtake the bytes before it, as a QUIC reset does, a response that is refused after its first blob just ends.
 
 use bao_tree::ChunkRanges;
 use iroh_blobs::{
@@ -9,6 +10,7 @@ use iroh_blobs::{
     protocol::{ChunkRangesSeq, GetManyRequest, GetRequest, Request, RequestType},
 };
 use larder_protocol::fetch::Reason;
+use serde::de::DeserializeOwned;
 use std::io;
 
 /// Longest request in bytes.
@@ -86,18 +88,22 @@ pub(super) fn encode(wanted: &Wanted) -> io::Result<Vec<u8>> {
     }
 }
 
+/// Decodes a value that nothing follows.
+fn whole<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ()> {
+    let (value, rest) = postcard::take_from_bytes(bytes).map_err(drop)?;
+    if rest.is_empty() { Ok(value) } else { Err(()) }
+}
+
 /// Decodes a request; other kinds than reading are refused.
 pub(super) fn decode(bytes: &[u8]) -> io::Result<Wanted> {
     if bytes.len() > REQUEST_BYTES_MAX {
         return Err(invalid("request too long"));
     }
     let (kind, body) = bytes.split_first().ok_or_else(|| invalid("empty request"))?;
-    let kind: RequestType = postcard::from_bytes(&[*kind]).map_err(|_| invalid("unknown request"))?;
+    let kind: RequestType = whole(&[*kind]).map_err(|_| invalid("unknown request"))?;
     let request: Request = match kind {
-        RequestType::Get => postcard::from_bytes::<GetRequest>(body).map_err(|_| invalid("malformed request"))?.into(),
-        RequestType::GetMany => {
-            postcard::from_bytes::<GetManyRequest>(body).map_err(|_| invalid("malformed request"))?.into()
-        }
+        RequestType::Get => whole::<GetRequest>(body).map_err(|_| invalid("malformed request"))?.into(),
+        RequestType::GetMany => whole::<GetManyRequest>(body).map_err(|_| invalid("malformed request"))?.into(),
         _ => return Err(invalid("only reading is served")),
     };
     match request {
@@ -137,6 +143,18 @@ mod tests {
         #[test]
         fn random_bytes_are_no_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = decode(&bytes);
+        }
+    }
+
+    /// A request with trailing bytes was taken.
+    #[test]
+    fn trailing_bytes_are_refused() {
+        for count in 1..3u8 {
+            let wanted: Wanted = (0..count).map(|n| (blake3::hash(&[n]), ChunkRanges::all())).collect();
+            let mut bytes = encode(&wanted).unwrap();
+            assert!(decode(&bytes).is_ok());
+            bytes.push(0);
+            assert!(decode(&bytes).is_err());
         }
     }
 

@@ -147,7 +147,7 @@ impl MembershipLog {
             group: Some(self.group),
             author,
             seq: next.unwrap_or(0),
-            previous: List::truncated(self.heads()),
+            previous: List::truncated(self.counted_heads()),
             kind: MembershipOp::ADMIT,
             body: Bytes::new(codec::encode(admit)?).expect("encode keeps the body's limit"),
         };
@@ -160,6 +160,21 @@ impl MembershipLog {
     pub fn heads(&self) -> Vec<MembershipOpId> {
         let named: BTreeSet<_> = self.ops.values().flat_map(|(_, op)| op.previous.iter().copied()).collect();
         self.ops.keys().filter(|id| !named.contains(id)).copied().collect()
+    }
+
+    /// Operations that count and that no other one that counts names as previous, ascending. What is built on others
+    /// would not count itself.
+    fn counted_heads(&self) -> Vec<MembershipOpId> {
+        let roster = self.roster();
+        let counted = || self.ops.iter().filter(|(id, _)| roster.counts(id));
+        let named: BTreeSet<_> = counted().flat_map(|(_, (_, op))| op.previous.iter()).collect();
+        counted().map(|(id, _)| *id).filter(|id| !named.contains(id)).collect()
+    }
+
+    /// Operations that count, which are all that a new member needs, ascending by id.
+    pub fn counted(&self) -> Vec<SignedOp> {
+        let roster = self.roster();
+        self.ops.iter().filter(|(id, _)| roster.counts(id)).map(|(_, (signed, _))| signed.clone()).collect()
     }
 
     /// Ids of all operations, ascending.

@@ -35,6 +35,7 @@ pub struct Roster {
     members: BTreeMap<DeviceId, Member>,
     epochs: Vec<EpochId>,
     quarantined: BTreeSet<DeviceId>,
+    counted: BTreeSet<MembershipOpId>,
 }
 
 impl Roster {
@@ -49,16 +50,21 @@ impl Roster {
             members: BTreeMap::new(),
             epochs: Vec::new(),
             quarantined: BTreeSet::new(),
+            counted: BTreeSet::new(),
         };
         let all: BTreeMap<MembershipOpId, &MembershipOp> = ops.collect();
-        let mut numbers = BTreeSet::new();
+        let (mut numbers, mut forks) = (BTreeSet::new(), BTreeMap::<DeviceId, u64>::new());
         for op in all.values() {
             if !numbers.insert((op.author, op.seq)) {
-                roster.quarantined.insert(op.author);
+                let least = forks.entry(op.author).or_insert(op.seq);
+                *least = op.seq.min(*least);
             }
         }
+        roster.quarantined = forks.keys().copied().collect();
         let mut depths: BTreeMap<MembershipOpId, u64> = BTreeMap::new();
-        let mut waiting: Vec<MembershipOpId> = all.keys().copied().collect();
+        // What an author said before its first fork stands; nothing after it does, or it could go on admitting.
+        let stands = |op: &MembershipOp| forks.get(&op.author).is_none_or(|first| op.seq < *first);
+        let mut waiting: Vec<MembershipOpId> = all.iter().filter(|(_, op)| stands(op)).map(|(id, _)| *id).collect();
         loop {
             let before = waiting.len();
             // Shallow operations first, so that seniority is settled before it is used.
@@ -78,6 +84,7 @@ impl Roster {
                 }
             }
             if waiting.len() == before {
+                roster.counted = depths.into_keys().collect();
                 return roster;
             }
         }
@@ -108,7 +115,10 @@ impl Roster {
             MembershipOp::ADMIT => {
                 let Ok(admit) = codec::decode::<Admit>(&op.body) else { return false };
                 let may = !op.previous.is_empty()
-                    && self.members.get(&op.author).is_some_and(|author| author.role == Role::Admin);
+                    && self
+                        .members
+                        .get(&op.author)
+                        .is_some_and(|author| author.role == Role::Admin && author.depth < depth);
                 if may {
                     self.admit(Member {
                         device: admit.member.device,
@@ -135,6 +145,11 @@ impl Roster {
                 self.members.insert(member.device, member);
             }
         }
+    }
+
+    /// Whether an operation counts: its author might say it, and everything that it builds on counts too.
+    pub fn counts(&self, id: &MembershipOpId) -> bool {
+        self.counted.contains(id)
     }
 
     /// The group.
@@ -182,8 +197,9 @@ impl Roster {
 mod tests {
     use super::super::*;
     use crate::{
+        bounded::{Bytes, List},
         codec::{self, laws},
-        id::{DeviceId, EpochId},
+        id::{DeviceId, EpochId, MembershipOpId},
         membership::log::CreateRandomness,
         record::Name,
     };
@@ -292,6 +308,73 @@ mod tests {
         assert_eq!(a.roster(), b.roster());
         assert!(a.roster().member(&device(1)).is_none());
         assert_eq!(a.hash(), b.hash());
+    }
+
+    /// A device that had signed two histories was no member any more, and went on admitting others.
+    #[test]
+    fn a_quarantined_admin_admits_nobody() {
+        let mut log = found();
+        log.admit(&key(1), &admit(2, Role::Admin)).unwrap();
+        let heads = log.heads();
+        for member in [3, 4] {
+            let body = codec::encode(&admit(member, Role::Reader)).unwrap();
+            log.insert(signed(&log, 2, 0, heads.clone(), MembershipOp::ADMIT, &body)).unwrap();
+        }
+        assert!(log.roster().quarantined().contains(&device(2)));
+        log.admit(&key(2), &admit(5, Role::Admin)).unwrap();
+        let members: Vec<_> = log.roster().members().map(|member| member.device).collect();
+        assert_eq!(members, [device(1)]);
+    }
+
+    /// An admin could name the founding operation as all that it knew, and so make its word on a device the senior one.
+    #[test]
+    fn an_admission_is_no_older_than_its_author() {
+        let mut log = found();
+        let founded = log.heads();
+        log.admit(&key(1), &admit(2, Role::Admin)).unwrap();
+        log.admit(&key(2), &admit(3, Role::Admin)).unwrap();
+        log.admit(&key(1), &admit(4, Role::Admin)).unwrap();
+        let body = codec::encode(&admit(4, Role::Reader)).unwrap();
+        log.insert(signed(&log, 3, 0, founded, MembershipOp::ADMIT, &body)).unwrap();
+        assert_eq!(log.role(&device(4)), Some(Role::Admin));
+    }
+
+    fn signed(
+        log: &MembershipLog,
+        author: u8,
+        seq: u64,
+        previous: Vec<MembershipOpId>,
+        kind: u16,
+        body: &[u8],
+    ) -> SignedOp {
+        let op = MembershipOp {
+            group: Some(log.group()),
+            author: device(author),
+            seq,
+            previous: List::new(previous).unwrap(),
+            kind,
+            body: Bytes::new(body.to_vec()).unwrap(),
+        };
+        SignedOp::sign(&op, &key(author)).unwrap()
+    }
+
+    /// An operation that does not count is kept and becomes a head. When admissions built on every head, one such
+    /// operation by a reader, or by a key that is nobody's, kept every later admission of every admin from counting.
+    #[test]
+    fn nobody_can_keep_later_admissions_from_counting() {
+        let body = codec::encode(&admit(6, Role::Writer)).unwrap();
+        for (author, previous, kind) in [(2, None, MembershipOp::ADMIT), (77, Some(MembershipOpId::new([9; 32])), 900)]
+        {
+            let mut log = found();
+            log.admit(&key(1), &admit(2, Role::Reader)).unwrap();
+            let previous = previous.map_or_else(|| log.heads(), |id| vec![id]);
+            let bogus = signed(&log, author, 0, previous, kind, &body);
+            assert_eq!(log.insert(bogus.clone()), Ok(Inserted::New));
+            log.admit(&key(1), &admit(3, Role::Writer)).unwrap();
+            let roster = log.roster();
+            assert!(roster.member(&device(3)).is_some() && roster.member(&device(6)).is_none());
+            assert!(!roster.counts(&bogus.id()));
+        }
     }
 
     proptest! {

@@ -12,8 +12,9 @@ use crate::{
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 
-/// Most operations in a welcome; a larger log follows by anti-entropy.
-const WELCOME_OPS_MAX: usize = 1024;
+/// Most operations in a welcome. It holds all that count, since an admission is worth nothing without what it builds on;
+/// the others follow by anti-entropy.
+const WELCOME_OPS_MAX: usize = 4096;
 /// Most contacts in a welcome.
 const CONTACTS_MAX: usize = 64;
 
@@ -127,6 +128,9 @@ pub enum HandshakeError {
     /// The membership log does not admit this device.
     #[error("the membership log does not admit this device")]
     NotAdmitted,
+    /// The membership log is longer than a welcome may be.
+    #[error("the membership log is longer than a welcome may be")]
+    LogTooLong,
 }
 
 /// The joining end. Call order: [`begin`](Self::begin), then [`handle`](Self::handle) for each message.
@@ -288,7 +292,7 @@ impl InviterHandshake {
     /// The last message, once the admission is durable.
     ///
     /// # Errors
-    /// [`HandshakeError::OutOfTurn`] when nobody was admitted.
+    /// [`HandshakeError::OutOfTurn`] when nobody was admitted, [`HandshakeError::LogTooLong`] when the log does not fit.
     pub fn welcome(
         &self,
         log: &MembershipLog,
@@ -296,7 +300,7 @@ impl InviterHandshake {
     ) -> Result<Message, HandshakeError> {
         Ok(Message::Welcome {
             proof: self.proof.ok_or(HandshakeError::OutOfTurn)?,
-            ops: List::truncated(log.ops().cloned()),
+            ops: List::new(log.counted()).map_err(|_| HandshakeError::LogTooLong)?,
             contacts: List::truncated(contacts),
         })
     }
@@ -306,10 +310,10 @@ impl InviterHandshake {
 mod tests {
     use super::*;
     use crate::{
-        bounded::Text,
+        bounded::{Bytes, Text},
         codec::laws,
-        id::EpochId,
-        membership::{Admit, CreateRandomness, RecoveryKey, SealedName, WrappedSecret, WrappingKey},
+        id::{EpochId, MembershipOpId},
+        membership::{Admit, CreateRandomness, MembershipOp, RecoveryKey, SealedName, WrappedSecret, WrappingKey},
         pairing::InviteState,
     };
     use ed25519_dalek::SigningKey;
@@ -402,6 +406,28 @@ mod tests {
         assert_eq!(again.log.hash(), welcomed.log.hash());
         let other = run(&mut world, joiner(&ticket, 3, [1; 32]), 3, [1; 32]).unwrap_err();
         assert_eq!(other, HandshakeError::Refused(Refusal::Used));
+    }
+
+    /// A welcome held the first 1,024 operations in order of id, so that a member who filled the log with operations that
+    /// do not count kept everybody from joining: the joiner's own admission was not among them.
+    #[test]
+    fn nobody_can_crowd_the_admission_out_of_the_welcome() {
+        let mut world = world();
+        let group = world.log.group();
+        for seq in 0..1_100 {
+            let op = MembershipOp {
+                group: Some(group),
+                author: DeviceId::new(key(77).verifying_key().to_bytes()),
+                seq,
+                previous: List::new(vec![MembershipOpId::new([9; 32])]).unwrap(),
+                kind: 900,
+                body: Bytes::default(),
+            };
+            world.log.insert(SignedOp::sign(&op, &key(77)).unwrap()).unwrap();
+        }
+        let ticket = world.ticket.clone();
+        let welcomed = run(&mut world, joiner(&ticket, 2, [1; 32]), 2, [1; 32]).unwrap();
+        assert_eq!(welcomed.log.ops().count(), 2);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! and the laws of that merge (idempotent, commutative, associative) as property tests. New kinds get new numbers;
 //! a node that does not know a kind keeps and forwards it untouched.
 
+mod alias;
 mod device;
 mod entry;
 mod location;
@@ -11,6 +12,7 @@ mod replica;
 mod stamp;
 mod want;
 
+pub use alias::Alias;
 pub use device::Device;
 pub use entry::{Entry, EntryValue, File, GoneReason};
 pub use location::{Location, LocationState, Profile, Purpose, Purposes, Storage, StorageState};
@@ -91,4 +93,6 @@ records! {
     8 => Want,
     /// How a want ended.
     9 => WantOutcome,
+    /// A content's SHA-256.
+    10 => Alias,
 }

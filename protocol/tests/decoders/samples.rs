@@ -10,8 +10,8 @@ use larder_protocol::{
     pairing::{Invite, InviteKey, InviteState, Message, Refusal, Ticket},
     path::RelPath,
     record::{
-        Device, Entry, EntryValue, File, GoneReason, Location, LocationState, Profile, Purpose, Replica, ReplicaState,
-        Storage, StorageState, Suspicion, SuspicionReason, Want, WantOutcome, WantResult,
+        Alias, Device, Entry, EntryValue, File, GoneReason, Location, LocationState, Profile, Purpose, Replica,
+        ReplicaState, Storage, StorageState, Suspicion, SuspicionReason, Want, WantOutcome, WantResult,
     },
     seal::{KeyBundle, Manifest, ManifestChunk, SnapshotEntry, SnapshotPage},
     sync::{Frame, Gossip},
@@ -229,6 +229,7 @@ pub fn of(name: &str) -> Vec<Vec<u8>> {
             WantOutcome { id: WantId::new([27; 16]), result: WantResult::Done },
             WantOutcome { id: WantId::new([27; 16]), result: WantResult::Failed(text("no room")) },
         ]),
+        "Alias" => all(&[Alias { content: CONTENT, sha256: [32; 32] }]),
         "KeyBundle" => all(&[KeyBundle::new(GROUP, [(EPOCH, wrapped()), (EPOCH, wrapped())])]),
         "Manifest" => all(&[Manifest { size: 0, chunks: List::default(), ..manifest() }, manifest()]),
         // Private to its module: author, signature and payload as `docs/formats.md` has them.

@@ -1,12 +1,14 @@
 //! Authenticated streams between devices: one trait, two ways.
 
+mod door;
+mod pace;
 mod quic;
 mod tcp;
 
 pub(super) use quic::QuicTransport;
 pub(super) use tcp::TcpTransport;
 
-use super::wire::{Refusal, Wanted};
+use super::{serve::ServeError, wire::Wanted};
 use larder_protocol::id::DeviceId;
 use std::{
     future::Future,
@@ -16,14 +18,13 @@ use std::{
     sync::Arc,
     time::Duration,
 };
+use tokio_util::sync::CancellationToken;
 
 /// How long a handshake may take.
 pub(super) const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long an unused connection is kept.
 pub(super) const IDLE_TIME_MAX: Duration = Duration::from_secs(30);
-/// How long a peer may take no bytes.
-pub(super) const WRITE_TIME_MAX: Duration = Duration::from_secs(30);
-/// Most connections that are served at once.
+/// Most connections of members that are served at once.
 pub(super) const CONNECTIONS_MAX: usize = 128;
 /// Most requests that one connection has under way.
 pub(super) const STREAMS_MAX: u32 = 64;
@@ -35,20 +36,21 @@ pub(super) type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub(super) trait Server: Send + Sync + 'static {
     /// Whether a device may connect and ask now.
     fn admits(&self, device: &DeviceId) -> bool;
-    /// Writes the response; `None` when the client is gone.
-    fn respond(&self, request: &Wanted, out: &mut dyn Write) -> Option<Result<(), Refusal>>;
+    /// Writes the response, for as long as the device may have it.
+    fn respond(&self, device: &DeviceId, request: &Wanted, out: &mut dyn Write) -> Result<(), ServeError>;
 }
 
 /// A way to a device. The streams are blocking: the code that hashes reads and writes them in large pieces.
 pub(super) trait DataTransport: Send + Sync {
     /// Sends a request to a device and gives its response. A refusal is an [`io::Error`] that holds
-    /// [`Refused`](super::wire::Refused); silence for longer than `stall` is `TimedOut`.
+    /// [`Refused`](super::wire::Refused); a source that does not keep up is `TimedOut`, and one that cannot be reached
+    /// `NotConnected`. A cancelled response breaks off.
     fn ask<'a>(
         &'a self,
         device: DeviceId,
         address: SocketAddr,
         request: Vec<u8>,
-        stall: Duration,
+        cancel: CancellationToken,
     ) -> Boxed<'a, io::Result<Box<dyn Read + Send>>>;
 
     /// Where this device serves.
@@ -58,10 +60,24 @@ pub(super) trait DataTransport: Send + Sync {
     fn close(&self);
 }
 
+/// An error before the device has proven who it is.
+fn not_connected(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::NotConnected, error)
+}
+
 /// What both transports are made of.
 #[derive(Clone)]
 pub(super) struct Common {
     pub(super) signing: ed25519_dalek::SigningKey,
     pub(super) server: Arc<dyn Server>,
     pub(super) runtime: tokio::runtime::Handle,
+    /// How long a peer may move less than a group.
+    pub(super) stall: Duration,
+}
+
+impl Common {
+    /// How long a handshake or the head of a request may take.
+    fn handshake(&self) -> Duration {
+        HANDSHAKE_TIME_MAX.min(self.stall)
+    }
 }

@@ -1,19 +1,23 @@
 //! QUIC: one connection to a device, one stream for each request. Works wherever UDP does.
 
 use super::{
-    Boxed, CONNECTIONS_MAX, Common, DataTransport, HANDSHAKE_TIME_MAX, IDLE_TIME_MAX, STREAMS_MAX, WRITE_TIME_MAX,
+    Boxed, CONNECTIONS_MAX, Common, DataTransport, IDLE_TIME_MAX, STREAMS_MAX,
+    door::{Door, WAITING_MAX},
+    not_connected,
+    pace::{Pace, TICK},
 };
 use crate::{
     keys::tls,
     transfer::{
         ALPN, PIECE_BYTES, PlaneError,
+        serve::{At, ServeError},
         wire::{self, REQUEST_BYTES_MAX, Refusal, Refused},
     },
 };
 use bytes::Bytes;
 use larder_protocol::id::DeviceId;
 use quinn::{
-    ClientConfig, Connection, Endpoint, EndpointConfig, IdleTimeout, Incoming, RecvStream, SendStream, ServerConfig,
+    ClientConfig, Connection, Endpoint, EndpointConfig, IdleTimeout, RecvStream, SendStream, ServerConfig,
     TransportConfig, VarInt,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
     rustls::pki_types::CertificateDer,
@@ -23,14 +27,20 @@ use std::{
     io::{self, Read, Write},
     net::{SocketAddr, UdpSocket},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::Instant,
 };
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
 
 /// Bytes in flight on one stream: enough for a gigabit over 100 ms.
 const STREAM_WINDOW_BYTES: u32 = 16 << 20;
 /// Pieces between the waiting and the blocking side.
 const PIECES_MAX: usize = 8;
+/// Most responses that are encoded at once; each has a thread and a few MiB.
+const ANSWERS_MAX: usize = 64;
 /// Datagrams that are taken from a stream at a time.
 const CHUNKS_AT_ONCE: usize = 128;
 
@@ -60,7 +70,7 @@ impl QuicTransport {
         let tls = tls::server(&common.signing, ALPN).map_err(PlaneError::setup)?;
         let crypto = QuicServerConfig::try_from(tls).map_err(PlaneError::setup)?;
         let mut config = ServerConfig::with_crypto(Arc::new(crypto));
-        config.transport_config(Arc::new(transport_config())).max_incoming(64).migration(true);
+        config.transport_config(Arc::new(transport_config())).max_incoming(WAITING_MAX).migration(true);
         let socket = UdpSocket::bind(address).map_err(|source| PlaneError::Bind { address, source })?;
         let _in_runtime = common.runtime.enter();
         let endpoint = Endpoint::new(EndpointConfig::default(), Some(config), socket, Arc::new(quinn::TokioRuntime))
@@ -72,14 +82,24 @@ impl QuicTransport {
     }
 
     async fn accept(&self) {
+        let door = Door::new(self.common.handshake());
+        let (places, answers) = (Arc::new(Semaphore::new(CONNECTIONS_MAX)), Arc::new(Semaphore::new(ANSWERS_MAX)));
         while let Some(incoming) = self.endpoint.accept().await {
-            if self.endpoint.open_connections() > CONNECTIONS_MAX {
-                incoming.refuse();
+            // A forged address costs nothing to send and must not crowd out a real one.
+            if door.is_busy() && incoming.may_retry() {
+                let _ = incoming.retry();
                 continue;
             }
-            let common = self.common.clone();
+            let waiting = door.enter(incoming.remote_address().ip());
+            let (common, places, answers) = (self.common.clone(), places.clone(), answers.clone());
             tokio::spawn(async move {
-                if let Err(error) = serve_connection(common, incoming).await {
+                let served = async {
+                    let connection = waiting.handshake(async { Ok(incoming.await?) }).await?;
+                    let Some((device, _place)) = admit(&common, &connection, places)? else { return Ok(()) };
+                    serve_connection(common, device, connection, answers).await
+                };
+                if let Err(error) = served.await {
+                    let error: io::Error = error;
                     tracing::debug!(%error, "data plane: connection ended");
                 }
             });
@@ -96,7 +116,7 @@ impl QuicTransport {
         let mut config = ClientConfig::new(Arc::new(crypto));
         config.transport_config(Arc::new(transport_config()));
         let connecting = self.endpoint.connect_with(config, address, "larder").map_err(io::Error::other)?;
-        let connection = timeout(HANDSHAKE_TIME_MAX, connecting).await??;
+        let connection = timeout(self.common.handshake(), connecting).await??;
         let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
         connections.retain(|_, connection| connection.close_reason().is_none());
         connections.insert((device, address), connection.clone());
@@ -110,18 +130,19 @@ impl DataTransport for QuicTransport {
         device: DeviceId,
         address: SocketAddr,
         request: Vec<u8>,
-        stall: Duration,
+        cancel: CancellationToken,
     ) -> Boxed<'a, io::Result<Box<dyn Read + Send>>> {
         Box::pin(async move {
-            let connection = self.connection(device, address).await?;
+            let connection = self.connection(device, address).await.map_err(not_connected)?;
+            let stall = self.common.stall;
             let (mut send, recv) = timeout(stall, connection.open_bi()).await??;
             timeout(stall, send.write_all(&request)).await??;
             send.finish().map_err(io::Error::other)?;
             let (pieces, receiver) = mpsc::channel(PIECES_MAX);
             tokio::spawn(forward(recv, pieces));
             let runtime = self.common.runtime.clone();
-            Ok(Box::new(Response { runtime, receiver, pieces: Vec::new().into_iter(), current: Bytes::new(), stall })
-                as Box<dyn Read + Send>)
+            let (pieces, current, pace) = (Vec::new().into_iter(), Bytes::new(), Pace::steady(stall));
+            Ok(Box::new(Response { runtime, receiver, pieces, current, pace, cancel }) as Box<dyn Read + Send>)
         })
     }
 
@@ -138,7 +159,15 @@ impl DataTransport for QuicTransport {
 async fn forward(mut recv: RecvStream, pieces: mpsc::Sender<io::Result<Vec<Bytes>>>) {
     loop {
         let mut chunks = vec![Bytes::new(); CHUNKS_AT_ONCE];
-        let piece = match recv.read_chunks(&mut chunks).await {
+        let read = tokio::select! {
+            read = recv.read_chunks(&mut chunks) => read,
+            // Nobody reads any more, and the source may never say another word.
+            () = pieces.closed() => {
+                let _ = recv.stop(VarInt::from_u32(0));
+                return;
+            }
+        };
+        let piece = match read {
             Ok(Some(count)) => {
                 chunks.truncate(count);
                 Ok(chunks)
@@ -164,7 +193,25 @@ struct Response {
     receiver: mpsc::Receiver<io::Result<Vec<Bytes>>>,
     pieces: std::vec::IntoIter<Bytes>,
     current: Bytes,
-    stall: Duration,
+    pace: Pace,
+    cancel: CancellationToken,
+}
+
+impl Response {
+    /// Waits for more; `None` at the end.
+    fn receive(&mut self) -> io::Result<Option<Vec<Bytes>>> {
+        let (left, began) = (self.pace.left()?, Instant::now());
+        let received = self.runtime.block_on(async {
+            tokio::select! {
+                received = timeout(left, self.receiver.recv()) => received.map_err(io::Error::from),
+                () = self.cancel.cancelled() => Err(io::ErrorKind::ConnectionAborted.into()),
+            }
+        });
+        let pieces = received.and_then(Option::transpose);
+        let bytes = pieces.iter().flatten().flatten().map(Bytes::len).sum();
+        self.pace.note(began.elapsed(), bytes);
+        pieces
+    }
 }
 
 impl Read for Response {
@@ -174,12 +221,8 @@ impl Read for Response {
                 self.current = next;
                 continue;
             }
-            let received = match self.receiver.try_recv() {
-                Ok(received) => Some(received),
-                Err(_) => self.runtime.block_on(async { timeout(self.stall, self.receiver.recv()).await })?,
-            };
-            match received {
-                Some(pieces) => self.pieces = pieces?.into_iter(),
+            match self.receive()? {
+                Some(pieces) => self.pieces = pieces.into_iter(),
                 None => return Ok(0),
             }
         }
@@ -189,26 +232,50 @@ impl Read for Response {
     }
 }
 
-async fn serve_connection(common: Common, incoming: Incoming) -> io::Result<()> {
-    let connection = timeout(HANDSHAKE_TIME_MAX, incoming).await??;
-    let device = device_of(&connection)?;
+/// A member's place among the connections; who is no member is told so.
+fn admit(
+    common: &Common,
+    connection: &Connection,
+    places: Arc<Semaphore>,
+) -> io::Result<Option<(DeviceId, tokio::sync::OwnedSemaphorePermit)>> {
+    let device = device_of(connection)?;
     if !common.server.admits(&device) {
         tracing::info!(%device, "data plane: refused a device that is no member");
         connection.close(VarInt::from_u32(Refusal::Permission.code()), b"not a member");
-        return Ok(());
+        return Ok(None);
     }
+    let place = places.try_acquire_owned().ok();
+    if place.is_none() {
+        connection.close(VarInt::from_u32(Refusal::Limit.code()), b"too many connections");
+    }
+    Ok(place.map(|place| (device, place)))
+}
+
+/// Answers a member's requests, for as long as it is one.
+async fn serve_connection(
+    common: Common,
+    device: DeviceId,
+    connection: Connection,
+    answers: Arc<Semaphore>,
+) -> io::Result<()> {
+    let mut tick = tokio::time::interval(TICK);
     loop {
-        let (send, recv) = match connection.accept_bi().await {
-            Ok(streams) => streams,
-            Err(_) => return Ok(()),
+        let accepted = tokio::select! {
+            accepted = connection.accept_bi() => Some(accepted),
+            _ = tick.tick() => None,
         };
         if !common.server.admits(&device) {
             connection.close(VarInt::from_u32(Refusal::Permission.code()), b"no longer a member");
             return Ok(());
         }
-        let common = common.clone();
+        let (send, recv) = match accepted {
+            Some(Ok(streams)) => streams,
+            Some(Err(_)) => return Ok(()),
+            None => continue,
+        };
+        let (common, answers) = (common.clone(), answers.clone());
         tokio::spawn(async move {
-            if let Err(error) = serve_stream(common, send, recv).await {
+            if let Err(error) = serve_stream(common, device, send, recv, answers).await {
                 tracing::debug!(%error, "data plane: stream ended");
             }
         });
@@ -222,25 +289,52 @@ fn device_of(connection: &Connection) -> io::Result<DeviceId> {
     tls::device_of(&chain).map_err(io::Error::other)
 }
 
-async fn serve_stream(common: Common, mut send: SendStream, mut recv: RecvStream) -> io::Result<()> {
-    let request = timeout(HANDSHAKE_TIME_MAX, recv.read_to_end(REQUEST_BYTES_MAX)).await?;
+async fn serve_stream(
+    common: Common,
+    device: DeviceId,
+    mut send: SendStream,
+    mut recv: RecvStream,
+    answers: Arc<Semaphore>,
+) -> io::Result<()> {
+    let request = timeout(common.handshake(), recv.read_to_end(REQUEST_BYTES_MAX)).await?;
     let Ok(wanted) = request.map_err(io::Error::other).and_then(|bytes| wire::decode(&bytes)) else {
         let _ = send.reset(VarInt::from_u32(Refusal::Internal.code()));
         return Ok(());
     };
+    let _answer = answers.acquire().await.map_err(io::Error::other)?;
     let (pieces, mut receiver) = mpsc::channel(PIECES_MAX);
+    let stall = common.stall;
     let encoding = tokio::task::spawn_blocking(move || {
         let mut out = PieceWriter { pieces, pending: Vec::with_capacity(PIECE_BYTES) };
-        common.server.respond(&wanted, &mut out)
+        let end = common.server.respond(&device, &wanted, &mut out);
+        if matches!(end, Err(ServeError::Refused(_, At::Later))) {
+            let _ = out.flush();
+        }
+        end
     });
+    let mut pace = Pace::steady(stall);
     while let Some(piece) = receiver.recv().await {
-        timeout(WRITE_TIME_MAX, send.write_chunk(piece)).await??;
+        write(&mut send, piece, &mut pace).await?;
     }
     match encoding.await.map_err(io::Error::other)? {
-        Some(Ok(())) => send.finish().map_err(io::Error::other),
-        Some(Err(refusal)) => send.reset(VarInt::from_u32(refusal.code())).map_err(io::Error::other),
-        None => Ok(()),
+        Err(ServeError::Refused(refusal, At::First)) => {
+            send.reset(VarInt::from_u32(refusal.code())).map_err(io::Error::other)
+        }
+        // A reset would throw away the blobs before the one that is refused.
+        Ok(()) | Err(ServeError::Refused(_, At::Later)) => send.finish().map_err(io::Error::other),
+        Err(ServeError::Gone) => Ok(()),
     }
+}
+
+/// Writes a piece to a peer that keeps up.
+async fn write(send: &mut SendStream, piece: Bytes, pace: &mut Pace) -> io::Result<()> {
+    let mut piece = [piece];
+    while !piece[0].is_empty() {
+        let (left, began) = (pace.left()?, Instant::now());
+        let written = timeout(left, send.write_chunks(&mut piece)).await??;
+        pace.note(began.elapsed(), written.bytes);
+    }
+    Ok(())
 }
 
 /// Gathers what is encoded into large pieces for the side that sends.

@@ -3,11 +3,17 @@
 //! A connection carries one request at a time and is kept for the next. A request is `length(u32 LE) bytes`; a response is
 //! pieces of `length(u32 LE) bytes`, ended by length 0, or by length 2^32-1 and an error code (u32 LE).
 
-use super::{Boxed, CONNECTIONS_MAX, Common, DataTransport, HANDSHAKE_TIME_MAX, IDLE_TIME_MAX, WRITE_TIME_MAX};
+use super::{
+    Boxed, CONNECTIONS_MAX, Common, DataTransport, IDLE_TIME_MAX,
+    door::Door,
+    not_connected,
+    pace::{Pace, Watched},
+};
 use crate::{
     keys::tls,
     transfer::{
         ALPN, PIECE_BYTES, PlaneError,
+        serve::ServeError,
         wire::{self, REQUEST_BYTES_MAX, Refusal, Refused},
     },
 };
@@ -20,25 +26,27 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 /// Length that announces an error code.
 const ERROR_MARK: u32 = u32::MAX;
 /// Idle connections that are kept for each device.
 const IDLE_MAX: usize = 4;
+/// Most connections that one member has at once.
+const MEMBER_CONNECTIONS_MAX: usize = 32;
 /// Bytes of ciphertext that TLS may hold back.
 const TLS_BUFFER_BYTES: usize = 2 << 20;
 
-type ClientStream = StreamOwned<ClientConnection, TcpStream>;
+type ClientStream = StreamOwned<ClientConnection, Watched>;
 type Idle = BTreeMap<(DeviceId, SocketAddr), Vec<(Instant, ClientStream)>>;
 
 pub(in crate::transfer) struct TcpTransport {
     common: Common,
     local: SocketAddr,
     idle: Arc<Mutex<Idle>>,
-    /// Sockets being served, to be shut when the plane closes.
-    serving: Arc<Mutex<BTreeMap<u64, TcpStream>>>,
+    door: Arc<Door>,
+    /// Connections being served, to be shut when the plane closes.
+    serving: Arc<Mutex<Serving>>,
     stop: CancellationToken,
 }
 
@@ -55,6 +63,7 @@ impl TcpTransport {
             common: common.clone(),
             local,
             idle: Arc::default(),
+            door: Door::new(common.handshake()),
             serving: Arc::default(),
             stop: CancellationToken::new(),
         });
@@ -64,30 +73,36 @@ impl TcpTransport {
     }
 
     async fn accept(&self, listener: tokio::net::TcpListener, config: Arc<rustls::ServerConfig>) {
-        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        let mut number = 0u64;
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = self.stop.cancelled() => return,
             };
-            let Ok((socket, _)) = accepted.and_then(|(socket, address)| Ok((socket.into_std()?, address))) else {
+            let Ok((socket, address)) = accepted else {
                 // Out of descriptors or the like: others must finish first.
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             };
-            let Ok(place) = places.clone().try_acquire_owned() else { continue };
-            number += 1;
-            let (common, config, serving) = (self.common.clone(), config.clone(), self.serving.clone());
-            tokio::task::spawn_blocking(move || {
-                let _place = place;
-                if let Ok(clone) = socket.try_clone() {
-                    serving.lock().unwrap_or_else(PoisonError::into_inner).insert(number, clone);
-                }
-                if let Err(error) = serve(&common, config, socket) {
+            let waiting = self.door.enter(address.ip());
+            let (common, config, stop) = (self.common.clone(), config.clone(), self.stop.clone());
+            let serving = self.serving.clone();
+            tokio::spawn(async move {
+                let greeted = tokio::select! {
+                    greeted = waiting.handshake(greet(&common, config, socket)) => greeted,
+                    () = stop.cancelled() => return,
+                };
+                let served = match greeted {
+                    Ok((device, connection, socket)) => tokio::task::spawn_blocking(move || {
+                        let Some(_place) = Place::take(&serving, device, &socket)? else { return Ok(()) };
+                        serve(common, device, connection, socket, stop)
+                    })
+                    .await
+                    .unwrap_or_else(|panic| Err(io::Error::other(panic))),
+                    Err(error) => Err(error),
+                };
+                if let Err(error) = served {
                     tracing::debug!(%error, "data plane: connection ended");
                 }
-                serving.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
             });
         }
     }
@@ -108,26 +123,27 @@ impl DataTransport for TcpTransport {
         device: DeviceId,
         address: SocketAddr,
         request: Vec<u8>,
-        stall: Duration,
+        cancel: CancellationToken,
     ) -> Boxed<'a, io::Result<Box<dyn Read + Send>>> {
         Box::pin(async move {
             let kept = self.take_idle(device, address);
-            let signing = self.common.signing.clone();
-            let idle = self.idle.clone();
+            let (common, idle) = (self.common.clone(), self.idle.clone());
             let asked = tokio::task::spawn_blocking(move || {
+                let wanted = || -> Box<dyn Fn() -> bool + Send> {
+                    let cancel = cancel.clone();
+                    Box::new(move || !cancel.is_cancelled())
+                };
+                let key = (device, address);
                 // A kept connection may have been closed by the other end meanwhile: then a new one is made.
-                if let Some(mut stream) = kept
-                    && send_request(&mut stream, &request, stall).is_ok()
-                {
-                    let key = (device, address);
-                    let mut response = Response { stream: Some(stream), left: 0, key, idle: idle.clone() };
-                    match response.next_piece() {
-                        Ok(()) => return Ok(response),
-                        Err(error) if error.get_ref().is_some_and(|inner| inner.is::<Refused>()) => return Err(error),
-                        Err(_) => {}
+                if let Some(mut stream) = kept {
+                    stream.sock.want(wanted());
+                    match send_request(stream, &request, common.stall, key, idle.clone()) {
+                        Err(error) if is_closed(&error) && !cancel.is_cancelled() => {}
+                        asked => return asked,
                     }
                 }
-                connect(&signing, device, address, &request, stall, idle)
+                let stream = connect(&common, device, address, wanted()).map_err(not_connected)?;
+                send_request(stream, &request, common.stall, key, idle)
             });
             let response = asked.await.map_err(io::Error::other)??;
             Ok(Box::new(response) as Box<dyn Read + Send>)
@@ -141,40 +157,86 @@ impl DataTransport for TcpTransport {
     fn close(&self) {
         self.stop.cancel();
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        for socket in self.serving.lock().unwrap_or_else(PoisonError::into_inner).values() {
+        for (_, socket) in self.serving.lock().unwrap_or_else(PoisonError::into_inner).connections.values() {
             let _ = socket.shutdown(Shutdown::Both);
         }
     }
 }
 
+/// Connections that are being served.
+#[derive(Default)]
+struct Serving {
+    next: u64,
+    connections: BTreeMap<u64, (DeviceId, TcpStream)>,
+}
+
+/// A connection's place among those that are served.
+struct Place {
+    number: u64,
+    serving: Arc<Mutex<Serving>>,
+}
+
+impl Place {
+    /// `None` when all are taken: by everybody together, or by this device alone.
+    fn take(serving: &Arc<Mutex<Serving>>, device: DeviceId, socket: &TcpStream) -> io::Result<Option<Self>> {
+        let mut all = serving.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = all.connections.values().filter(|(other, _)| *other == device).count();
+        if all.connections.len() >= CONNECTIONS_MAX || own >= MEMBER_CONNECTIONS_MAX {
+            return Ok(None);
+        }
+        let number = all.next;
+        all.next += 1;
+        all.connections.insert(number, (device, socket.try_clone()?));
+        Ok(Some(Self { number, serving: serving.clone() }))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.serving.lock().unwrap_or_else(PoisonError::into_inner).connections.remove(&self.number);
+    }
+}
+
 fn connect(
-    signing: &ed25519_dalek::SigningKey,
+    common: &Common,
     device: DeviceId,
     address: SocketAddr,
-    request: &[u8],
-    stall: Duration,
-    idle: Arc<Mutex<Idle>>,
-) -> io::Result<Response> {
-    let config = tls::client(signing, device, ALPN).map_err(io::Error::other)?;
-    let socket = TcpStream::connect_timeout(&address, HANDSHAKE_TIME_MAX.min(stall))?;
-    socket.set_nodelay(true)?;
+    wanted: Box<dyn Fn() -> bool + Send>,
+) -> io::Result<ClientStream> {
+    let config = tls::client(&common.signing, device, ALPN).map_err(io::Error::other)?;
+    let socket = TcpStream::connect_timeout(&address, common.handshake())?;
+    let mut socket = Watched::new(socket, Pace::deadline(common.handshake()), wanted)?;
     let name = ServerName::try_from("larder").map_err(io::Error::other)?;
     let mut connection = ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
     connection.set_buffer_limit(Some(TLS_BUFFER_BYTES));
-    let mut stream = StreamOwned::new(connection, socket);
-    send_request(&mut stream, request, stall)?;
-    let mut response = Response { stream: Some(stream), left: 0, key: (device, address), idle };
+    while connection.is_handshaking() {
+        connection.complete_io(&mut socket)?;
+    }
+    Ok(StreamOwned::new(connection, socket))
+}
+
+/// Sends a request and waits for the first bytes of its response.
+fn send_request(
+    mut stream: ClientStream,
+    request: &[u8],
+    stall: Duration,
+    key: (DeviceId, SocketAddr),
+    idle: Arc<Mutex<Idle>>,
+) -> io::Result<Response> {
+    stream.sock.pace(Pace::steady(stall));
+    let len = u32::try_from(request.len()).map_err(io::Error::other)?;
+    // In one piece: a server that refuses at once must not break off a second write before its answer is read.
+    stream.write_all(&[&len.to_le_bytes(), request].concat())?;
+    stream.flush()?;
+    let mut response = Response { stream: Some(stream), left: 0, key, idle };
     response.next_piece()?;
     Ok(response)
 }
 
-fn send_request(stream: &mut ClientStream, request: &[u8], stall: Duration) -> io::Result<()> {
-    stream.sock.set_read_timeout(Some(stall))?;
-    stream.sock.set_write_timeout(Some(stall))?;
-    let len = u32::try_from(request.len()).map_err(io::Error::other)?;
-    stream.write_all(&len.to_le_bytes())?;
-    stream.write_all(request)?;
-    stream.flush()
+/// Whether the other end has closed the connection, which says nothing about the request.
+fn is_closed(error: &io::Error) -> bool {
+    use io::ErrorKind as E;
+    matches!(error.kind(), E::UnexpectedEof | E::BrokenPipe | E::ConnectionReset | E::ConnectionAborted)
 }
 
 /// The blocking end of a response. Read to its end, it gives its connection back for the next request.
@@ -236,30 +298,87 @@ impl Read for Response {
     }
 }
 
-fn serve(common: &Common, config: Arc<rustls::ServerConfig>, socket: TcpStream) -> io::Result<()> {
-    socket.set_nonblocking(false)?;
-    socket.set_nodelay(true)?;
-    socket.set_read_timeout(Some(HANDSHAKE_TIME_MAX))?;
-    socket.set_write_timeout(Some(WRITE_TIME_MAX))?;
+/// Learns who connects, without a thread for each stranger. Who is no member is told so, and not served.
+async fn greet(
+    common: &Common,
+    config: Arc<rustls::ServerConfig>,
+    socket: tokio::net::TcpStream,
+) -> io::Result<(DeviceId, ServerConnection, TcpStream)> {
     let mut connection = ServerConnection::new(config).map_err(io::Error::other)?;
-    connection.set_buffer_limit(Some(TLS_BUFFER_BYTES));
-    let mut stream = StreamOwned::new(connection, socket);
-    while stream.conn.is_handshaking() {
-        stream.conn.complete_io(&mut stream.sock)?;
-    }
-    let device = tls::device_of(stream.conn.peer_certificates().unwrap_or_default()).map_err(io::Error::other)?;
+    shake_hands(&mut connection, &socket).await?;
+    let device = tls::device_of(connection.peer_certificates().unwrap_or_default()).map_err(io::Error::other)?;
     if !common.server.admits(&device) {
         tracing::info!(%device, "data plane: refused a device that is no member");
-        return write_error(&mut stream, Refusal::Permission);
+        write_error(&mut connection.writer(), Refusal::Permission)?;
+        shake_hands(&mut connection, &socket).await?;
+        return Err(io::ErrorKind::PermissionDenied.into());
     }
-    stream.sock.set_read_timeout(Some(IDLE_TIME_MAX))?;
+    connection.set_buffer_limit(Some(TLS_BUFFER_BYTES));
+    Ok((device, connection, socket.into_std()?))
+}
+
+/// Moves TLS messages until the handshake is over and everything is written.
+async fn shake_hands(connection: &mut ServerConnection, socket: &tokio::net::TcpStream) -> io::Result<()> {
+    let mut end = Ok(());
+    while end.is_ok() && connection.is_handshaking() || connection.wants_write() {
+        let moved = if connection.wants_write() {
+            socket.writable().await?;
+            connection.write_tls(&mut Ready(socket))
+        } else {
+            socket.readable().await?;
+            connection.read_tls(&mut Ready(socket))
+        };
+        match moved {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            // What is wrong is said to the other end before it is given up.
+            Ok(_) => end = end.and(connection.process_new_packets().map(drop).map_err(io::Error::other)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    end
+}
+
+/// What a socket gives and takes at once.
+struct Ready<'a>(&'a tokio::net::TcpStream);
+
+impl Read for Ready<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.try_read(buffer)
+    }
+}
+
+impl Write for Ready<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.try_write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Answers a member's requests, for as long as it is one.
+fn serve(
+    common: Common,
+    device: DeviceId,
+    connection: ServerConnection,
+    socket: TcpStream,
+    stop: CancellationToken,
+) -> io::Result<()> {
+    let server = common.server.clone();
+    let wanted = Box::new(move || !stop.is_cancelled() && server.admits(&device));
+    let socket = Watched::new(socket, Pace::deadline(IDLE_TIME_MAX), wanted)?;
+    let mut stream = StreamOwned::new(connection, socket);
     loop {
+        stream.sock.pace(Pace::deadline(IDLE_TIME_MAX));
         let mut head = [0; 4];
         match stream.read_exact(&mut head) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
             Err(error) => return Err(error),
         }
+        stream.sock.pace(Pace::deadline(common.handshake()));
         if !common.server.admits(&device) {
             return write_error(&mut stream, Refusal::Permission);
         }
@@ -270,18 +389,21 @@ fn serve(common: &Common, config: Arc<rustls::ServerConfig>, socket: TcpStream) 
         let mut request = vec![0; len];
         stream.read_exact(&mut request)?;
         let Ok(wanted) = wire::decode(&request) else { return write_error(&mut stream, Refusal::Internal) };
+        stream.sock.pace(Pace::steady(common.stall));
         let mut out = PieceWriter { stream: &mut stream, pending: Vec::with_capacity(PIECE_BYTES + 64 * 1024) };
-        match common.server.respond(&wanted, &mut out) {
-            Some(Ok(())) => {
+        match common.server.respond(&device, &wanted, &mut out) {
+            Ok(()) => {
                 out.flush()?;
                 stream.write_all(&0u32.to_le_bytes())?;
                 stream.flush()?;
             }
-            Some(Err(refusal)) => {
+            // What is gathered is not for this device any more.
+            Err(ServeError::Refused(Refusal::Permission, _)) => return write_error(&mut stream, Refusal::Permission),
+            Err(ServeError::Refused(refusal, _)) => {
                 out.flush()?;
                 write_error(&mut stream, refusal)?;
             }
-            None => return Ok(()),
+            Err(ServeError::Gone) => return Ok(()),
         }
     }
 }

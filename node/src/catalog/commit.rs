@@ -1,0 +1,497 @@
+//! One commit: stage, append to the segments, index and merge in redb, and only then tell.
+//!
+//! Call order: [`Stage::own`], [`Stage::foreign`], [`Stage::account`], [`Stage::local`] in any
+//! order and number, then [`Core::commit`]. Staging touches nothing; a request that is refused leaves no trace.
+
+use super::{
+    Appended, Applied, CatalogError, Commit, Fork, Identity, LocalWrite, OwnBatch, Permits, ReceiveError,
+    apply::{Changes, Merge, last_reading},
+    authors::Authors,
+    rows::{self, BatchRow, Writer},
+    segments::{Frame, LogFiles, Segments},
+    tables::*,
+};
+use larder_protocol::{
+    bounded::{Bytes, List},
+    codec,
+    log::{Author, BATCH_BYTES_MAX, BATCH_OPS_MAX, Batch, Op, SealedBatch, SignedBatch, batch_hash},
+    record::BODY_BYTES_MAX,
+    time::{HlcClock, Timestamp},
+};
+use redb::{Database, Durability, ReadableDatabase, ReadableTable, Table, WriteTransaction};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, PoisonError, RwLock},
+};
+
+/// The body of an operation and its kind.
+pub(super) type Body = (u16, Bytes<BODY_BYTES_MAX>);
+
+/// What readers and the writer share.
+pub(super) struct Shared {
+    pub(super) db: Database,
+    pub(super) segments: Segments,
+    pub(super) identity: RwLock<Arc<Identity>>,
+    pub(super) permits: RwLock<Arc<dyn Permits>>,
+    pub(super) instance: u64,
+}
+
+impl Shared {
+    pub(super) fn identity(&self) -> Arc<Identity> {
+        Arc::clone(&self.identity.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn permits(&self) -> Arc<dyn Permits> {
+        Arc::clone(&self.permits.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn files(&self) -> &dyn LogFiles {
+        self.segments.0.as_ref()
+    }
+
+    pub(super) fn begin_write(&self) -> Result<WriteTransaction, CatalogError> {
+        let mut txn = self.db.begin_write()?;
+        txn.set_durability(Durability::Immediate)?;
+        // Implies two-phase commit: a crash leaves the last acknowledged state and no repair over the whole file.
+        txn.set_quick_repair(true);
+        Ok(txn)
+    }
+}
+
+/// The writer's view of the catalog. Exists once.
+pub(super) struct Core {
+    pub(super) shared: Arc<Shared>,
+    pub(super) authors: Authors,
+    pub(super) own: Author,
+    pub(super) clock: HlcClock,
+    /// Own operations below this one are known to others; the later ones are provisional.
+    pub(super) own_shared: u64,
+    pub(super) read_only: bool,
+}
+
+/// A foreign batch whose seal and signature were checked.
+pub(super) struct Received {
+    pub(super) sealed: SealedBatch,
+    pub(super) batch: Batch,
+    pub(super) hash: [u8; 32],
+}
+
+struct StagedBatch {
+    author: u32,
+    batch: Batch,
+    row: BatchRow,
+}
+
+/// What one commit will do.
+pub(super) struct Stage {
+    pub(super) authors: Authors,
+    clock: HlcClock,
+    batches: Vec<StagedBatch>,
+    hashes: HashMap<(u32, u64), [u8; 32]>,
+    /// Bytes to append: file → (offset, bytes).
+    appends: BTreeMap<String, (u64, Vec<u8>)>,
+    local: Vec<LocalWrite>,
+    forks: Vec<(u32, Fork)>,
+    pub(super) own: Vec<OwnBatch>,
+    now: Option<Timestamp>,
+    pub(super) ops: usize,
+}
+
+impl Stage {
+    pub(super) fn new(core: &Core) -> Self {
+        Self {
+            authors: core.authors.clone(),
+            clock: core.clock.clone(),
+            batches: Vec::new(),
+            hashes: HashMap::new(),
+            appends: BTreeMap::new(),
+            local: Vec::new(),
+            forks: Vec::new(),
+            own: Vec::new(),
+            now: None,
+            ops: 0,
+        }
+    }
+
+    fn append(&mut self, file: String, offset: u64, bytes: &[u8]) {
+        self.appends.entry(file).or_insert_with(|| (offset, Vec::new())).1.extend_from_slice(bytes);
+    }
+
+    fn batch(
+        &mut self,
+        number: u32,
+        sealed: &SealedBatch,
+        batch: Batch,
+        hash: [u8; 32],
+        accounted: bool,
+    ) -> Result<(), CatalogError> {
+        let payload = codec::encode(sealed).map_err(|_| CatalogError::Full("operations of one batch"))?;
+        let frame = Frame { accounted, ops: batch.ops.len() as u32, first_seq: batch.first_seq, payload }.encode();
+        let (file, offset) = self.authors.next_frame(number);
+        self.append(file, offset, &frame);
+        let row = self.authors.row_mut(number);
+        let placed = BatchRow { segment: row.segment, offset, len: frame.len() as u64, hash, kinds: kinds(&batch) };
+        row.offset += frame.len() as u64;
+        (row.stored, row.last_hash) = (batch.next_seq(), hash);
+        self.ops += batch.ops.len();
+        self.hashes.insert((number, batch.first_seq), hash);
+        self.batches.push(StagedBatch { author: number, batch, row: placed });
+        Ok(())
+    }
+
+    /// Appends own statements as batches.
+    pub(super) fn own(
+        &mut self,
+        identity: &Identity,
+        own: &Author,
+        bodies: Vec<Body>,
+        now: Timestamp,
+    ) -> Result<Appended, CatalogError> {
+        let number = self.authors.number(&identity.group, own);
+        let first_seq = self.authors.row(number).stored;
+        let mut appended = Appended { author: *own, first_seq, next_seq: first_seq, batches: Vec::new() };
+        let mut bodies = bodies.into_iter().peekable();
+        while bodies.peek().is_some() {
+            let mut ops = Vec::new();
+            let mut bytes = 0;
+            // An operation adds at most 16 bytes to its body; the rest of the batch takes less than 4 KiB.
+            while let Some((_, body)) = bodies.peek()
+                && ops.len() < BATCH_OPS_MAX
+                && bytes + body.len() + 16 < BATCH_BYTES_MAX - 4096
+                && let Some((kind, body)) = bodies.next()
+            {
+                bytes += body.len() + 16;
+                ops.push(Op { hlc: self.clock.tick(now), kind, body });
+            }
+            let batch = Batch {
+                group: identity.group,
+                author: *own,
+                first_seq: appended.next_seq,
+                previous: self.authors.row(number).last_hash,
+                ops: List::truncated(ops),
+            };
+            let signed =
+                SignedBatch::sign(&batch, &identity.signing).map_err(|_| CatalogError::Full("bytes of one batch"))?;
+            let sealed = identity.seal(&signed)?;
+            appended.next_seq = batch.next_seq();
+            let (first_seq, next_seq) = (batch.first_seq, batch.next_seq());
+            self.batch(number, &sealed, batch, batch_hash(&signed), true)?;
+            self.authors.account(number, first_seq, next_seq);
+            self.own.push(OwnBatch { author: *own, first_seq, next_seq, sealed: sealed.clone() });
+            appended.batches.push(sealed);
+        }
+        self.now = self.now.max(Some(now));
+        Ok(appended)
+    }
+
+    /// Takes foreign batches, all or none. A fork ends what is taken of its author.
+    pub(super) fn foreign(
+        &mut self,
+        core: &Core,
+        received: Vec<Received>,
+        accounted: bool,
+        now: Timestamp,
+    ) -> Result<Applied, ReceiveError> {
+        let group = core.shared.identity().group;
+        let txn = core.shared.db.begin_read().map_err(CatalogError::from)?;
+        let known = txn.open_table(BATCHES).map_err(CatalogError::from)?;
+        let mut applied = Applied::default();
+        // First decide about all, then stage: a refusal must leave no trace.
+        let mut ends: BTreeMap<Author, (u64, [u8; 32])> = BTreeMap::new();
+        let mut hashes = BTreeMap::new();
+        let mut forked = BTreeMap::new();
+        let mut take = Vec::new();
+        let mut covered = Vec::new();
+        for item in received {
+            let author = item.batch.author;
+            if forked.contains_key(&author) {
+                continue;
+            }
+            let number = self.authors.find(&author);
+            let (end, last) = *ends.entry(author).or_insert_with(|| match number {
+                Some(number) => (self.authors.row(number).stored, self.authors.row(number).last_hash),
+                None => (0, larder_protocol::log::genesis_hash(&group, &author)),
+            });
+            let first = item.batch.first_seq;
+            if first > end {
+                return Err(ReceiveError::Gap { author, expected: end, got: first });
+            }
+            if first < end {
+                let mut kept = hashes.get(&(author, first)).copied();
+                if let (None, Some(number)) = (kept, number) {
+                    kept = self.hashes.get(&(number, first)).copied();
+                    if kept.is_none()
+                        && let Some(row) = known.get((number, first)).map_err(CatalogError::from)?
+                    {
+                        kept = Some(BatchRow::decode(rows::open(BATCHES, &(number, first), row.value())?)?.hash);
+                    }
+                }
+                if kept == Some(item.hash) {
+                    applied.duplicates += 1;
+                    covered.push((author, first, item.batch.next_seq()));
+                } else {
+                    forked.insert(author, Fork { author, seq: first, kept, refused: item.hash });
+                }
+                continue;
+            }
+            if item.batch.previous != last {
+                forked.insert(author, Fork { author, seq: first, kept: Some(last), refused: item.batch.previous });
+                continue;
+            }
+            ends.insert(author, (item.batch.next_seq(), item.hash));
+            hashes.insert((author, first), item.hash);
+            covered.push((author, first, item.batch.next_seq()));
+            take.push(item);
+        }
+        for item in take {
+            let number = self.authors.number(&group, &item.batch.author);
+            applied.batches += 1;
+            applied.ops += item.batch.ops.len();
+            if let Some(last) = item.batch.ops.last() {
+                self.clock.observe(last.hlc, now);
+            }
+            self.clock.observe(last_reading(&item.batch), now);
+            self.batch(number, &item.sealed, item.batch, item.hash, accounted)?;
+        }
+        if accounted {
+            for (author, first, next) in covered {
+                if let Some(number) = self.authors.find(&author) {
+                    self.authors.account(number, first, next);
+                }
+            }
+        }
+        for (author, fork) in forked {
+            let number = self.authors.number(&group, &author);
+            self.forks.push((number, fork.clone()));
+            applied.forks.push(fork);
+        }
+        self.now = self.now.max(Some(now));
+        Ok(applied)
+    }
+
+    /// Accounts for operations below the given counts, as far as they are stored here.
+    pub(super) fn account(&mut self, counts: &BTreeMap<Author, u64>) {
+        for (author, count) in counts {
+            if let Some(number) = self.authors.find(author) {
+                self.authors.account(number, 0, *count);
+            }
+        }
+    }
+
+    pub(super) fn local(&mut self, writes: Vec<LocalWrite>) {
+        self.local.extend(writes);
+    }
+
+    /// Notes that time has come to `now`, so that operations of its past are merged.
+    pub(super) fn at(&mut self, now: Timestamp) {
+        self.now = self.now.max(Some(now));
+    }
+
+    /// Writes where the staged batches lie.
+    pub(super) fn index(&self, table: &mut Table<'_, (u32, u64), &'static [u8]>) -> Result<(), CatalogError> {
+        for staged in &self.batches {
+            let key = (staged.author, staged.batch.first_seq);
+            table.insert(key, rows::close(BATCHES, &key, &staged.row.encode()).as_slice())?;
+        }
+        Ok(())
+    }
+
+    /// Writes where the logs and the clock stand.
+    pub(super) fn finish(&mut self, txn: &WriteTransaction, core: &Core) -> Result<(), CatalogError> {
+        write_authors(txn, &mut self.authors, Vec::new())?;
+        write_own(txn, &core.own, &self.clock, core.own_shared)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.batches.is_empty() && self.local.is_empty() && self.forks.is_empty()
+    }
+}
+
+/// Kinds of a batch's operations, run-length encoded.
+pub(super) fn kinds(batch: &Batch) -> Vec<(u16, u32)> {
+    let mut runs: Vec<(u16, u32)> = Vec::new();
+    for op in batch.ops.iter() {
+        match runs.last_mut() {
+            Some((kind, count)) if *kind == op.kind => *count += 1,
+            _ => runs.push((op.kind, 1)),
+        }
+    }
+    runs
+}
+
+impl Core {
+    /// Makes a stage durable and gives what changed.
+    pub(super) fn commit(&mut self, mut stage: Stage) -> Result<Option<Commit>, CatalogError> {
+        if self.read_only {
+            return Err(CatalogError::ReadOnly);
+        }
+        let waiting = stage.authors.iter().any(|(_, row)| row.merged < row.stored);
+        let moved = stage.authors.take_changed();
+        if stage.is_empty() && moved.is_empty() && !waiting {
+            return Ok(None);
+        }
+        self.append_segments(&stage)?;
+        match self.commit_rows(&mut stage, moved) {
+            Ok(changes) => {
+                let commit = Commit {
+                    own: std::mem::take(&mut stage.own),
+                    ops: stage.ops,
+                    devices: changes.devices,
+                    locations: changes.locations,
+                    wants: changes.wants,
+                    outcomes: changes.outcomes,
+                    forks: stage.forks.iter().map(|(_, fork)| fork.clone()).collect(),
+                };
+                self.take(stage);
+                Ok(Some(commit))
+            }
+            Err(error) => {
+                // The segments are ahead of the rows now; opening again brings them together.
+                self.read_only = true;
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes a committed stage the present.
+    pub(super) fn take(&mut self, stage: Stage) {
+        self.authors = stage.authors;
+        self.authors.take_changed();
+        self.clock = stage.clock;
+    }
+
+    /// Appends and syncs. A failed append is taken back; a failed sync leaves the store's state unknown.
+    pub(super) fn append_segments(&mut self, stage: &Stage) -> Result<(), CatalogError> {
+        let files = self.shared.files();
+        let mut failed = None;
+        let mut written = Vec::new();
+        for (file, (offset, bytes)) in &stage.appends {
+            written.push((file, *offset));
+            if let Err(error) = files.write(file, *offset, bytes) {
+                failed = Some(Segments::error(file, error));
+                break;
+            }
+        }
+        if let Some(error) = failed {
+            if written.iter().any(|(file, offset)| files.truncate(file, *offset).is_err()) {
+                self.read_only = true;
+            }
+            return Err(error);
+        }
+        for file in stage.appends.keys() {
+            if let Err(error) = files.sync(file) {
+                self.read_only = true;
+                return Err(Segments::error(file, error));
+            }
+        }
+        Ok(())
+    }
+
+    fn commit_rows(&self, stage: &mut Stage, moved: Vec<u32>) -> Result<Changes, CatalogError> {
+        let permits = self.shared.permits();
+        let txn = self.shared.begin_write()?;
+        let changes = {
+            let mut merge = Merge::begin(&txn, permits.as_ref(), stage.authors.ids())?;
+            stage.index(&mut txn.open_table(BATCHES)?)?;
+            for staged in &stage.batches {
+                let own = staged.batch.author.device == self.own.device;
+                let row = stage.authors.row_mut(staged.author);
+                // This device's own clock does not make its own statements wait.
+                merge.batch(staged.author, row, &staged.batch, if own { None } else { stage.now })?;
+            }
+            if let Some(now) = stage.now {
+                self.merge_waiting(&txn, &mut merge, &mut stage.authors, now)?;
+            }
+            super::local::write(&txn, &mut merge, &stage.local)?;
+            let mut forks = txn.open_table(FORKS)?;
+            for (number, fork) in &stage.forks {
+                let key = (*number, fork.seq);
+                let body = [fork.kept.unwrap_or_default(), fork.refused].concat();
+                forks.insert(key, rows::close(FORKS, &key, &body).as_slice())?;
+            }
+            merge.finish()?.1
+        };
+        write_authors(&txn, &mut stage.authors, moved)?;
+        stage.finish(&txn, self)?;
+        txn.commit()?;
+        Ok(changes)
+    }
+
+    /// Merges stored operations that are no longer from the future.
+    fn merge_waiting(
+        &self,
+        txn: &WriteTransaction,
+        merge: &mut Merge<'_>,
+        authors: &mut Authors,
+        now: Timestamp,
+    ) -> Result<(), CatalogError> {
+        let waiting: Vec<u32> =
+            authors.iter().filter(|(_, row)| row.merged < row.stored).map(|(number, _)| number).collect();
+        let table = txn.open_table(BATCHES)?;
+        for number in waiting {
+            let own = authors.row(number).author.device == self.own.device;
+            loop {
+                let row = *authors.row(number);
+                if row.merged >= row.stored {
+                    break;
+                }
+                let (_, batch) = self.stored_batch(&table, number, &row.author, row.merged)?;
+                merge.batch(number, authors.row_mut(number), &batch, if own { None } else { Some(now) })?;
+                if authors.row(number).merged < batch.next_seq() {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the stored batch that an operation is in.
+    pub(super) fn stored_batch(
+        &self,
+        table: &impl ReadableTable<(u32, u64), &'static [u8]>,
+        number: u32,
+        author: &Author,
+        seq: u64,
+    ) -> Result<(BatchRow, Batch), CatalogError> {
+        let (key, row) = table
+            .range((number, 0)..=(number, seq))?
+            .next_back()
+            .ok_or_else(|| CatalogError::damaged("batches-1"))??;
+        let row = BatchRow::decode(rows::open(BATCHES, &key.value(), row.value())?)?;
+        let sealed = super::read::sealed_batch(&self.shared.segments, author, &row)?;
+        let file = || super::segments::folder_of(author);
+        match self.shared.identity().open(&sealed) {
+            Some(Ok((_, batch))) if batch.author == *author && batch.first_seq == key.value().1 => Ok((row, batch)),
+            Some(_) => Err(CatalogError::damaged(&file())),
+            None => Err(CatalogError::NoLogKey(sealed.epoch)),
+        }
+    }
+}
+
+pub(super) fn write_authors(
+    txn: &WriteTransaction,
+    authors: &mut Authors,
+    moved: Vec<u32>,
+) -> Result<(), CatalogError> {
+    let mut table = txn.open_table(AUTHORS)?;
+    let mut changed = authors.take_changed();
+    changed.extend(moved);
+    changed.sort_unstable();
+    changed.dedup();
+    for number in changed {
+        table.insert(number, rows::close(AUTHORS, &number, &authors.row(number).encode()).as_slice())?;
+    }
+    Ok(())
+}
+
+pub(super) fn write_own(
+    txn: &WriteTransaction,
+    own: &Author,
+    clock: &HlcClock,
+    own_shared: u64,
+) -> Result<(), CatalogError> {
+    let mut to = Writer::default();
+    to.number(own.incarnation.into()).number(clock.last().0).number(own_shared);
+    txn.open_table(META)?.insert("own", rows::close(META, &"own", &to.0).as_slice())?;
+    Ok(())
+}

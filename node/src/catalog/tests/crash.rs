@@ -1,0 +1,266 @@
+//! Power cuts at every write: what was acknowledged is there afterwards, and nothing is there by half.
+//!
+//! The disk keeps only what was synced, and of the rest whatever the seed says: nothing, everything, or every other
+//! write, the last one torn. redb's file and the segment files lose power at the same moment.
+
+use super::*;
+use larder_protocol::log::SealedBatch;
+use redb::StorageBackend;
+use std::{
+    io,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+/// Counts writes and syncs; after the last permitted one everything fails.
+#[derive(Debug, Clone)]
+struct Power(Arc<(AtomicU64, u64)>);
+
+impl Power {
+    fn until(limit: u64) -> Self {
+        Self(Arc::new((AtomicU64::new(0), limit)))
+    }
+
+    fn used(&self) -> u64 {
+        self.0.0.load(Ordering::SeqCst)
+    }
+
+    fn take(&self) -> io::Result<()> {
+        let used = self.0.0.fetch_add(1, Ordering::SeqCst);
+        if used < self.0.1 { Ok(()) } else { Err(io::Error::other("power cut")) }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Image {
+    synced: Vec<u8>,
+    now: Vec<u8>,
+    /// Writes since the last sync.
+    pending: Vec<(u64, Vec<u8>)>,
+}
+
+#[derive(Debug, Clone)]
+struct Disk {
+    image: Arc<Mutex<Image>>,
+    power: Power,
+}
+
+impl Disk {
+    fn new(bytes: Vec<u8>, power: Power) -> Self {
+        let image = Image { synced: bytes.clone(), now: bytes, pending: Vec::new() };
+        Self { image: Arc::new(Mutex::new(image)), power }
+    }
+
+    fn after_crash(&self, fate: u64) -> Vec<u8> {
+        let image = self.image.lock().unwrap();
+        let mut left = image.synced.clone();
+        for (at, (offset, bytes)) in image.pending.iter().enumerate() {
+            let survives = match fate % 3 {
+                0 => false,
+                1 => true,
+                _ => (fate >> (at % 60)) & 1 == 1,
+            };
+            if survives {
+                let torn = at + 1 == image.pending.len() && fate % 2 == 1;
+                let bytes = if torn { &bytes[..bytes.len() / 2] } else { &bytes[..] };
+                let offset = *offset as usize;
+                if left.len() < offset + bytes.len() {
+                    left.resize(offset + bytes.len(), 0);
+                }
+                left[offset..offset + bytes.len()].copy_from_slice(bytes);
+            }
+        }
+        left
+    }
+}
+
+impl StorageBackend for Disk {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.image.lock().unwrap().now.len() as u64)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let image = self.image.lock().unwrap();
+        let bytes = image.now.get(offset as usize..offset as usize + out.len());
+        out.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.power.take()?;
+        let mut image = self.image.lock().unwrap();
+        // Growing a file is what file systems do in order; the bytes are what may be lost.
+        image.now.resize(len as usize, 0);
+        image.synced.resize(len as usize, 0);
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.power.take()?;
+        let mut image = self.image.lock().unwrap();
+        image.synced = image.now.clone();
+        image.pending.clear();
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.power.take()?;
+        let mut image = self.image.lock().unwrap();
+        image.now[offset as usize..offset as usize + data.len()].copy_from_slice(data);
+        image.pending.push((offset, data.to_vec()));
+        Ok(())
+    }
+}
+
+/// Segment files that lose power with the disk.
+#[derive(Debug)]
+struct Files(LogMemory, Power);
+
+impl LogFiles for Files {
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.0.list()
+    }
+    fn len(&self, name: &str) -> io::Result<u64> {
+        self.0.len(name)
+    }
+    fn read(&self, name: &str, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read(name, offset, out)
+    }
+    fn write(&self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.1.take()?;
+        self.0.write(name, offset, bytes)
+    }
+    fn truncate(&self, name: &str, len: u64) -> io::Result<()> {
+        self.1.take()?;
+        self.0.truncate(name, len)
+    }
+    fn sync(&self, name: &str) -> io::Result<()> {
+        self.1.take()?;
+        self.0.sync(name)
+    }
+    fn rename(&self, name: &str, to: &str) -> io::Result<()> {
+        self.1.take()?;
+        self.0.rename(name, to)
+    }
+}
+
+const ROUNDS: u8 = 6;
+const FILES_PER_ROUND: u8 = 5;
+
+/// What a peer says: one batch a round.
+fn peer_batches() -> Vec<SealedBatch> {
+    let peer = memory(2);
+    (0..ROUNDS)
+        .map(|round| {
+            let mut records = vec![entry(2, 0, &format!("peer {round}"), file(round))];
+            if round == 0 {
+                records.insert(0, location(2, 0));
+            }
+            peer.append(records, Vec::new(), NOW).unwrap().batches.remove(0)
+        })
+        .collect()
+}
+
+/// Works until the power goes; gives how many rounds of each kind were acknowledged.
+fn work(catalog: &Catalog, peer: &[SealedBatch]) -> [u8; 3] {
+    let mut done = [0; 3];
+    for round in 0..ROUNDS {
+        let mut records: Vec<Record> = (0..FILES_PER_ROUND)
+            .map(|at| entry(1, 0, &format!("round {round}/{at}"), file(round * FILES_PER_ROUND + at)))
+            .collect();
+        records.insert(0, location(1, 0));
+        let scan = LocalWrite::Scan {
+            location: location_id(1),
+            path: path(&format!("round {round}/0")),
+            state: Some(ScanState { size: 1, modified_ns: 2, inode: 3, content: content(0) }),
+        };
+        if catalog.append(records, vec![scan], NOW).is_err() {
+            break;
+        }
+        done[0] += 1;
+        let batch = peer[usize::from(round)].clone();
+        let taken = if round % 2 == 0 { catalog.apply(vec![batch], NOW) } else { catalog.hold(vec![batch], NOW) };
+        if taken.is_err() {
+            break;
+        }
+        done[1] += 1;
+        let value = LocalWrite::Value { namespace: "queue", key: vec![round], value: Some(b"value".to_vec()) };
+        if catalog.append(Vec::new(), vec![value], NOW).is_err() {
+            break;
+        }
+        done[2] += 1;
+    }
+    done
+}
+
+fn check(catalog: &Catalog, done: [u8; 3], context: &str) {
+    let read = catalog.read().unwrap();
+    for round in 0..ROUNDS {
+        let there: Vec<bool> = (0..FILES_PER_ROUND)
+            .map(|at| read.entry(&location_id(1), &path(&format!("round {round}/{at}"))).unwrap().is_some())
+            .collect();
+        assert!(there.iter().all(|it| *it == there[0]), "{context}: half a batch of round {round}");
+        assert!(there[0] || round >= done[0], "{context}: round {round} was acknowledged and is gone");
+        let scan = read.scan_state(&location_id(1), &path(&format!("round {round}/0"))).unwrap();
+        assert!(scan.is_some() || round >= done[0], "{context}: acknowledged scan state of round {round} is gone");
+        assert!(there[0] || scan.is_none(), "{context}: scan state without entry");
+        let peer = read.entry(&location_id(2), &path(&format!("peer {round}"))).unwrap();
+        assert!(peer.is_some() || round >= done[1], "{context}: peer's round {round} is gone");
+        let value = read.local("queue", &[round]).unwrap();
+        assert!(value.is_some() || round >= done[2], "{context}: local value {round} is gone");
+    }
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_whenever_the_power_goes() {
+    let peer = peer_batches();
+    let whole = Power::until(u64::MAX);
+    let (disk, log) = (Disk::new(Vec::new(), whole.clone()), LogMemory::new());
+    let files = Arc::new(Files(log, whole.clone()));
+    let (catalog, _) = Catalog::open_with_backend(Box::new(disk), files, identity(1), options()).unwrap();
+    let after_open = whole.used();
+    assert_eq!(work(&catalog, &peer), [ROUNDS; 3]);
+    drop(catalog);
+    let steps = whole.used();
+    assert!(steps > after_open + 50);
+
+    let mut acknowledged = 0;
+    for cut in (0..steps).step_by(3) {
+        let power = Power::until(cut);
+        let (disk, log) = (Disk::new(Vec::new(), power.clone()), LogMemory::new());
+        let files = Arc::new(Files(log.clone(), power));
+        let mut done = [0; 3];
+        if let Ok((catalog, _)) = Catalog::open_with_backend(Box::new(disk.clone()), files, identity(1), options()) {
+            done = work(&catalog, &peer);
+        }
+        acknowledged += u64::from(done[0]);
+        let fate = cut.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 7;
+        let context = format!("power cut at {cut} of {steps}, fate {fate}");
+        let on = Power::until(u64::MAX);
+        let disk = Disk::new(disk.after_crash(fate), on.clone());
+        let log = log.after_crash((fate % 200) as usize);
+        let files: Arc<dyn LogFiles> = Arc::new(Files(log.clone(), on.clone()));
+        // A cut while the database was created can leave a file that is none yet; `open` moves it aside.
+        let opened = Catalog::open_with_backend(Box::new(disk), Arc::clone(&files), identity(1), options());
+        let catalog = match opened {
+            Ok((catalog, _)) => catalog,
+            Err(error) if cut < after_open => {
+                assert!(!matches!(error, CatalogError::Segment { .. }), "{context}: {error}");
+                continue;
+            }
+            Err(error) => panic!("{context}: {error}"),
+        };
+        check(&catalog, done, &context);
+        // What comes next fits, and the segments alone give the same catalog.
+        catalog.append(vec![location(1, 0), entry(1, 0, "after", file(1))], Vec::new(), NOW).unwrap();
+        let digest = catalog.read().unwrap().digest().unwrap();
+        drop(catalog);
+        let fresh = Disk::new(Vec::new(), on);
+        let (rebuilt, report) = Catalog::open_with_backend(Box::new(fresh), files, identity(1), options()).unwrap();
+        assert_eq!((report.cut_bytes, report.damaged_logs.len()), (0, 0), "{context}");
+        assert_eq!(rebuilt.read().unwrap().digest().unwrap(), digest, "{context}");
+    }
+    assert!(acknowledged > 20, "the cuts must fall into the work, not only before it");
+}
