@@ -64,6 +64,17 @@ pub fn decode<T: Wire>(bytes: &[u8]) -> Result<T, DecodeError> {
     if again == bytes { Ok(value) } else { Err(DecodeError::NotCanonical) }
 }
 
+/// Decodes an enum of which this version knows the first `kinds` variants; `None` for one that a later version added at the
+/// end.
+///
+/// # Errors
+/// [`DecodeError`] as for [`decode`].
+pub(crate) fn decode_known<T: Wire>(kinds: u8, bytes: &[u8]) -> Result<Option<T>, DecodeError> {
+    // Smaller variants are their own first byte; from 251 on are the marks of longer integers.
+    let later = bytes.first().is_some_and(|kind| (kinds..251).contains(kind));
+    if later && bytes.len() <= T::MAX_BYTES { Ok(None) } else { decode(bytes).map(Some) }
+}
+
 /// Properties that hold for every [`Wire`] type; called by the tests of each.
 #[cfg(test)]
 pub(crate) mod laws {

@@ -2,7 +2,7 @@
 
 use crate::{
     bounded::List,
-    codec::Wire,
+    codec::{self, DecodeError, Wire},
     id::{EpochId, GroupId, MembershipOpId},
     log::{Author, SealedBatch, VersionVector},
     membership::SignedOp,
@@ -66,4 +66,36 @@ pub enum Frame {
 
 impl Wire for Frame {
     const MAX_BYTES: usize = FRAME_BYTES_MAX;
+}
+
+/// Kinds of frames that this version knows.
+const KINDS: u8 = 7;
+
+impl Frame {
+    /// Decodes a frame; `None` for a kind of a later version, which is skipped: see
+    /// [`Input::UnknownFrame`](super::Input::UnknownFrame).
+    ///
+    /// # Errors
+    /// [`DecodeError`] when the kind is known and the rest is malformed.
+    pub fn read(bytes: &[u8]) -> Result<Option<Self>, DecodeError> {
+        codec::decode_known(KINDS, bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_later_kind_is_no_damage() {
+        let last = Frame::End { vector: VersionVector::default() };
+        let bytes = codec::encode(&last).unwrap();
+        assert_eq!(bytes[0], KINDS - 1, "count the kinds");
+        assert_eq!(Frame::read(&bytes), Ok(Some(last)));
+        assert_eq!(Frame::read(&[KINDS]), Ok(None));
+        assert_eq!(Frame::read(&[250, 1, 2, 3]), Ok(None));
+        for malformed in [&[][..], &[KINDS - 1], &[251, 0, 1], &[255], &vec![KINDS; FRAME_BYTES_MAX + 1]] {
+            Frame::read(malformed).unwrap_err();
+        }
+    }
 }

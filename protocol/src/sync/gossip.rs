@@ -1,7 +1,7 @@
 //! News pushed to whoever listens: a hint that makes devices faster, never the truth.
 
 use crate::{
-    codec::{self, Wire},
+    codec::{self, DecodeError, Wire},
     log::{Author, SealedBatch},
 };
 use serde::{Deserialize, Serialize};
@@ -36,7 +36,18 @@ impl Wire for Gossip {
     const MAX_BYTES: usize = GOSSIP_INLINE_BYTES_MAX + 512;
 }
 
+/// Kinds of news that this version knows.
+const KINDS: u8 = 2;
+
 impl Gossip {
+    /// Decodes a piece of news; `None` for a kind of a later version, which is passed on untouched to those who know it.
+    ///
+    /// # Errors
+    /// [`DecodeError`] when the kind is known and the rest is malformed.
+    pub fn read(bytes: &[u8]) -> Result<Option<Self>, DecodeError> {
+        codec::decode_known(KINDS, bytes)
+    }
+
     /// News of a new batch: whole when it is small.
     pub fn of(author: Author, first_seq: u64, next_seq: u64, batch: &SealedBatch) -> Self {
         if batch.sealed.len() <= GOSSIP_INLINE_BYTES_MAX {

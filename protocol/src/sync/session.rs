@@ -33,6 +33,8 @@ const SESSION_NS_MAX: u64 = 3_600_000_000_000;
 const BATCHES_BYTES_MAX: usize = FRAME_BYTES_MAX / 2;
 /// What a batch in a frame takes beside its sealed bytes, at most.
 const BATCH_OVERHEAD_BYTES: usize = 64;
+/// Frames of unknown kinds that are skipped in one session.
+const UNKNOWN_MAX: u32 = 64;
 /// Most operations that an author can have: sequence numbers have 40 bits.
 const SEQ_MAX: u64 = 1 << 40;
 /// How many incarnations of this device a backup may have missed; so that nobody talks it through all of them.
@@ -89,6 +91,9 @@ fn reach(vector: &VersionVector, held: impl IntoIterator<Item = HeldRange>) -> V
 pub enum Input {
     /// The peer said something.
     Frame(Frame),
+    /// The peer said something of a kind that this version does not know: a hint between later versions, which one may do
+    /// without. What must be understood needs another protocol name.
+    UnknownFrame,
     /// Answer to [`Effect::LoadMembership`].
     Membership(Vec<SignedOp>),
     /// Answer to [`Effect::CommitMembership`].
@@ -207,6 +212,7 @@ pub struct Session {
     report: Report,
     started_ns: u64,
     heard_ns: u64,
+    unknown: u32,
     /// Membership: what is still awaited from the peer once it has said what it has, and whether all of ours went.
     ops_awaited: Option<BTreeSet<MembershipOpId>>,
     ops_received: bool,
@@ -245,6 +251,7 @@ impl Session {
             report: Report::default(),
             started_ns: 0,
             heard_ns: 0,
+            unknown: 0,
             ops_awaited: None,
             ops_received: false,
             ops_sent: false,
@@ -302,7 +309,13 @@ impl Session {
         if now.mono_ns.saturating_sub(self.started_ns) >= SESSION_NS_MAX {
             return self.fail(Violation::TooLong);
         }
-        if matches!(input, Input::Tick) {
+        if matches!(input, Input::UnknownFrame) {
+            self.unknown += 1;
+            if self.unknown > UNKNOWN_MAX {
+                return self.fail(Violation::Excess);
+            }
+        }
+        if matches!(input, Input::Tick | Input::UnknownFrame) {
             if now.mono_ns.saturating_sub(self.heard_ns) >= STALL_NS {
                 self.fail(Violation::Silent);
             }
@@ -1131,6 +1144,21 @@ mod tests {
             }
         }
         assert_eq!(verdict(&mut session), Some(Violation::TooLong));
+    }
+
+    /// A later version's hints are skipped, but they are no sign of life, and do not go on for ever.
+    #[test]
+    fn frames_of_unknown_kinds_are_skipped() {
+        let mut session = session_that_lacks(vec![(author(1), 1)]);
+        for _ in 0..UNKNOWN_MAX {
+            session.handle(now(STALL_NS / 2), Input::UnknownFrame);
+        }
+        assert!(!session.is_over());
+        session.handle(now(STALL_NS / 2), Input::UnknownFrame);
+        assert_eq!(verdict(&mut session), Some(Violation::Excess));
+        let mut session = session_that_lacks(vec![(author(1), 1)]);
+        session.handle(now(STALL_NS + 1), Input::UnknownFrame);
+        assert_eq!(verdict(&mut session), Some(Violation::Silent));
     }
 
     fn own_log_ahead(session: &mut Session) -> Vec<(Author, u64)> {
