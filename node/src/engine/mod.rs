@@ -212,7 +212,12 @@ impl Engine {
     }
 
     async fn gossip(&mut self, from: DeviceId, bytes: &[u8]) -> Verdict {
-        let Ok(news) = codec::decode::<Gossip>(bytes) else { return Verdict::Reject };
+        let news = match Gossip::read(bytes) {
+            Ok(Some(news)) => news,
+            // From a newer version: forwarded untouched.
+            Ok(None) => return Verdict::Accept,
+            Err(_) => return Verdict::Reject,
+        };
         let (Gossip::Batch { author, .. } | Gossip::Head { author, .. }) = &news;
         let stored = match self.node.catalog.read().and_then(|snapshot| snapshot.summary()) {
             Ok(summary) => summary.held.get(author).map_or_else(|| summary.vector.get(author), |held| held.end),

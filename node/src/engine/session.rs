@@ -212,7 +212,10 @@ async fn run(node: &Arc<Node>, device: DeviceId, stream: FramedStream) -> Result
             .next_wakeup()
             .map_or(Duration::from_secs(60), |at| Duration::from_nanos(at.saturating_sub(clock(start).mono_ns)));
         match tokio::time::timeout(wait, received.recv()).await {
-            Ok(Some(frame)) => session.handle(clock(start), Input::Frame(codec::decode::<Frame>(&frame?)?)),
+            Ok(Some(frame)) => {
+                let input = Frame::read(&frame?)?.map_or(Input::UnknownFrame, Input::Frame);
+                session.handle(clock(start), input);
+            }
             Ok(None) => return Err(SessionError::Closed),
             Err(_) => session.handle(clock(start), Input::Tick),
         }
