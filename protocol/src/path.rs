@@ -50,26 +50,8 @@ impl RelPath {
     /// [`PathError`] names the rule that the text breaks.
     pub fn new(text: impl Into<String>) -> Result<Self, PathError> {
         let text = text.into();
-        if text.starts_with('/') {
-            return Err(PathError::Absolute);
-        }
-        if text.len() > PATH_BYTES_MAX || text.split('/').count() > DEPTH_MAX {
-            return Err(PathError::TooLong);
-        }
-        for part in text.split('/') {
-            match part {
-                "" => return Err(PathError::EmptyPart),
-                "." | ".." => return Err(PathError::DotPart),
-                part if part.contains('\0') => return Err(PathError::Nul),
-                part if part.len() > NAME_BYTES_MAX => return Err(PathError::TooLong),
-                part if part.contains(is_escape) => {
-                    let raw = unescape(part);
-                    if raw.contains(&b'/') || raw.contains(&0) || escape(&raw) != part {
-                        return Err(PathError::NeedlessEscape);
-                    }
-                }
-                _ => {}
-            }
+        if !is_plain(text.as_bytes()) {
+            check(&text)?;
         }
         Ok(Self(text))
     }
@@ -81,6 +63,22 @@ impl RelPath {
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, PathError> {
         let parts: Vec<String> = bytes.split(|byte| *byte == b'/').map(escape).collect();
         Self::new(parts.join("/"))
+    }
+
+    /// The path of something in a folder, or in the root, by the name that the file system gives it.
+    ///
+    /// # Errors
+    /// [`PathError`] as for [`RelPath::new`].
+    pub fn child(folder: Option<&Self>, name: &[u8]) -> Result<Self, PathError> {
+        if name.contains(&b'/') {
+            return Err(PathError::Absolute);
+        }
+        match (folder, std::str::from_utf8(name)) {
+            // The usual name costs one allocation.
+            (Some(folder), Ok(name)) if name.is_ascii() && is_plain(name.as_bytes()) => folder.join_text(name),
+            (Some(folder), _) => folder.join(&Self::new(escape(name))?),
+            (None, _) => Self::new(escape(name)),
+        }
     }
 
     /// The bytes that a file system wants.
@@ -103,6 +101,12 @@ impl RelPath {
         self.0.rsplit_once('/').map(|(parent, _)| Self(parent.to_owned()))
     }
 
+    /// The folder around, empty for the location itself, and the name in it. Pairs in their order are in the order of
+    /// folders, and of names within a folder.
+    pub fn split(&self) -> (&str, &str) {
+        self.0.rsplit_once('/').unwrap_or(("", &self.0))
+    }
+
     /// The parts, outermost first.
     pub fn parts(&self) -> impl Iterator<Item = &str> {
         self.0.split('/')
@@ -118,7 +122,19 @@ impl RelPath {
     /// # Errors
     /// [`PathError::TooLong`] when the whole exceeds the limits.
     pub fn join(&self, below: &RelPath) -> Result<RelPath, PathError> {
-        Self::new(format!("{}/{}", self.0, below.0))
+        self.join_text(&below.0)
+    }
+
+    /// Both are sound, so only the limits of the whole are left to check.
+    fn join_text(&self, below: &str) -> Result<RelPath, PathError> {
+        let mut whole = String::with_capacity(self.0.len() + 1 + below.len());
+        whole.push_str(&self.0);
+        whole.push('/');
+        whole.push_str(below);
+        if whole.len() > PATH_BYTES_MAX || whole.bytes().filter(|byte| *byte == b'/').count() >= DEPTH_MAX {
+            return Err(PathError::TooLong);
+        }
+        Ok(Self(whole))
     }
 
     /// The spelling in Unicode's normal form C, under which two spellings of one name meet.
@@ -130,6 +146,49 @@ impl RelPath {
 /// First of the 256 private-use characters that stand for raw bytes.
 const ESCAPE_BASE: u32 = 0xef00;
 
+/// Why a path is refused, if it is.
+fn check(text: &str) -> Result<(), PathError> {
+    if text.starts_with('/') {
+        return Err(PathError::Absolute);
+    }
+    if text.len() > PATH_BYTES_MAX || text.split('/').count() > DEPTH_MAX {
+        return Err(PathError::TooLong);
+    }
+    for part in text.split('/') {
+        match part {
+            "" => return Err(PathError::EmptyPart),
+            "." | ".." => return Err(PathError::DotPart),
+            part if part.contains('\0') => return Err(PathError::Nul),
+            part if part.len() > NAME_BYTES_MAX => return Err(PathError::TooLong),
+            part if !part.is_ascii() && part.contains(is_escape) => {
+                let raw = unescape(part);
+                if raw.contains(&b'/') || raw.contains(&0) || escape(&raw) != part {
+                    return Err(PathError::NeedlessEscape);
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Whether a path is sound and has nothing unusual in it, as nearly all have; one pass over its bytes.
+fn is_plain(path: &[u8]) -> bool {
+    let (mut depth, mut part) = (1, 0);
+    for (at, byte) in path.iter().enumerate() {
+        match byte {
+            b'/' if is_plain_part(&path[part..at]) => (depth, part) = (depth + 1, at + 1),
+            b'/' | 0 | 0x80.. => return false,
+            _ => {}
+        }
+    }
+    path.len() <= PATH_BYTES_MAX && depth <= DEPTH_MAX && is_plain_part(&path[part..])
+}
+
+fn is_plain_part(part: &[u8]) -> bool {
+    !part.is_empty() && part.len() <= NAME_BYTES_MAX && part != b"." && part != b".."
+}
+
 fn is_escape(c: char) -> bool {
     (ESCAPE_BASE..ESCAPE_BASE + 256).contains(&u32::from(c))
 }
@@ -139,6 +198,11 @@ fn escape_byte(byte: u8) -> char {
 }
 
 fn escape(name: &[u8]) -> String {
+    if let Ok(text) = std::str::from_utf8(name)
+        && text.is_ascii()
+    {
+        return text.to_owned();
+    }
     let mut text = String::with_capacity(name.len());
     for chunk in name.utf8_chunks() {
         for c in chunk.valid().chars() {
@@ -196,6 +260,11 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
+        #[test]
+        fn a_plain_path_is_sound(text in "[./a\\x00é]{0,8}|(a|/|\\.){0,300}") {
+            prop_assert!(!is_plain(text.as_bytes()) || check(&text).is_ok(), "{text:?}");
+        }
+
         #[test]
         fn any_unix_name_survives(parts in prop::collection::vec(prop::collection::vec(1u8.., 1..40), 1..5)) {
             let usable = parts.iter().all(|part| !part.contains(&b'/') && part != b"." && part != b"..");

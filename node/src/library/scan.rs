@@ -8,9 +8,11 @@ use crate::{transfer::FileStamp, tree_hash};
 use larder_protocol::{control::ScanMode, id::ContentId, path::RelPath, record::GoneReason};
 use rayon::prelude::*;
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
+    ffi::OsString,
     fs::File,
     io,
+    os::unix::ffi::OsStringExt,
     path::Path,
     sync::{
         Mutex, PoisonError,
@@ -146,13 +148,15 @@ pub enum ScanError {
     Rejected,
 }
 
-/// Scans a root. `known` gives what was known of it, or nothing when that cannot be read; `proven` reads the signature; `take` keeps changes; `progress` is called often.
+/// Scans a root. `known` gives what was known of it, in the order of
+/// [`RelPath::split`], or nothing when that cannot be read; `proven` reads
+/// the signature; `take` keeps changes; `progress` is called often.
 ///
 /// # Errors
 /// [`ScanError`]; changes that were handed on before stand.
 pub fn scan(
     root: &Path,
-    known: impl FnOnce() -> Option<BTreeMap<RelPath, Known>> + Send,
+    known: impl FnOnce() -> Option<Vec<(RelPath, Known)>> + Send,
     options: ScanOptions,
     cancel: &AtomicBool,
     proven: &dyn Fn() -> bool,
@@ -164,10 +168,14 @@ pub fn scan(
     }
     // What was known is read while the tree is listed.
     let (walked, known) = std::thread::scope(|scope| {
-        let known = scope.spawn(known);
+        let known = scope.spawn(|| {
+            let known = known();
+            debug_assert!(known.iter().all(|known| known.is_sorted_by(|(a, _), (b, _)| a.split() < b.split())));
+            known
+        });
         (walk(root, cancel), known.join())
     });
-    let known = &known.ok().flatten().ok_or(ScanError::Rejected)?;
+    let known = &known.ok().flatten().ok_or(ScanError::Rejected)?[..];
     if cancel.load(Ordering::Relaxed) {
         return Err(ScanError::Cancelled);
     }
@@ -178,24 +186,23 @@ pub fn scan(
         skipped: walked.skipped,
         ..Summary::default()
     };
-    let gone = gone(known, &walked);
+    let (looked_at, gone) = compare(known, &walked);
     // A mass disappearance is judged before anything is told, so that an empty mount changes nothing at all.
     let believable =
         gone.len() as u64 <= LOSS_FILES_MIN.max(known.len() as u64 * LOSS_PERCENT_MAX / 100) || options.accept_loss;
-    let hash: Vec<&Seen> =
-        walked.files.iter().filter(|seen| is_due(options.mode, known.get(&seen.path), seen)).collect();
+    let hash: Vec<LookedAt<'_>> = looked_at.iter().filter(|file| file.is_due(options.mode)).copied().collect();
     if options.mode == ScanMode::Quick {
-        summary.orphans = walked.files.iter().filter(|seen| !known.contains_key(&seen.path)).count() as u64;
-        let differs = |seen: &&Seen| {
-            known.get(&seen.path).is_some_and(|known| known.stamp.is_some_and(|stamp| stamp != seen.stamp))
+        summary.orphans = looked_at.iter().filter(|file| file.known.is_none()).count() as u64;
+        let differs = |file: &&LookedAt<'_>| {
+            file.known.is_some_and(|known| known.stamp.is_some_and(|stamp| stamp != file.seen.stamp))
         };
-        summary.changed = walked.files.iter().filter(differs).count() as u64;
+        summary.changed = looked_at.iter().filter(differs).count() as u64;
     }
-    let new = hash_all(&hash, known, cancel, progress, take, &mut summary)?;
+    let new = hash_all(root, &hash, cancel, progress, take, &mut summary)?;
     if !proven() || walked.blind {
         return Err(ScanError::Offline);
     }
-    count_duplicates(&walked, known, &new, &mut summary);
+    count_duplicates(&looked_at, &new, &mut summary);
     if !believable {
         return Err(ScanError::Suspicious { gone: gone.len() as u64, known: known.len() as u64 });
     }
@@ -204,8 +211,8 @@ pub fn scan(
         *arrived.entry(found.0).or_default() += 1;
     }
     let mut changes = Vec::new();
-    for path in gone {
-        let moved = known.get(path).and_then(|known| arrived.get_mut(&known.content)).filter(|count| **count > 0);
+    for (path, known) in gone {
+        let moved = arrived.get_mut(&known.content).filter(|count| **count > 0);
         let reason = match moved {
             Some(count) => {
                 *count -= 1;
@@ -223,45 +230,71 @@ pub fn scan(
     if changes.is_empty() || take(changes) { Ok(summary) } else { Err(ScanError::Rejected) }
 }
 
-/// Known paths that the walk did not see and that nothing hid.
-fn gone<'a>(known: &'a BTreeMap<RelPath, Known>, walked: &Walked) -> Vec<&'a RelPath> {
-    let mut seen = walked.files.iter().map(|seen| &seen.path).peekable();
-    known
-        .keys()
-        .filter(|path| {
-            while seen.next_if(|seen| seen < path).is_some() {}
-            seen.peek() != Some(path)
-        })
-        .filter(|path| !walked.hidden.iter().any(|hidden| path.is_under(hidden)))
-        .collect()
+/// A file that the walk saw, and what was known of its path.
+#[derive(Clone, Copy)]
+struct LookedAt<'a> {
+    seen: &'a Seen,
+    known: Option<&'a Known>,
 }
 
-fn is_due(mode: ScanMode, known: Option<&Known>, seen: &Seen) -> bool {
-    match mode {
-        ScanMode::Quick => false,
-        ScanMode::Smart => known.and_then(|known| known.stamp) != Some(seen.stamp),
-        ScanMode::Full => true,
+impl LookedAt<'_> {
+    fn is_due(&self, mode: ScanMode) -> bool {
+        match mode {
+            ScanMode::Quick => false,
+            ScanMode::Smart => !self.is_unchanged(),
+            ScanMode::Full => true,
+        }
     }
+
+    fn is_unchanged(&self) -> bool {
+        self.known.and_then(|known| known.stamp) == Some(self.seen.stamp)
+    }
+}
+
+/// Lays what was seen beside what was known; both are in the order of [`RelPath::split`]. Second part: known paths that the walk did not see
+/// and that nothing hid.
+fn compare<'a>(
+    known: &'a [(RelPath, Known)],
+    walked: &'a Walked,
+) -> (Vec<LookedAt<'a>>, Vec<(&'a RelPath, &'a Known)>) {
+    let mut left = known.iter().peekable();
+    let mut gone = Vec::new();
+    let mut looked_at = Vec::with_capacity(walked.files.len());
+    for seen in &walked.files {
+        // Mostly the next one is the same, which is quicker to see than which one comes first.
+        let mut same = left.next_if(|(path, _)| *path == seen.path);
+        if same.is_none() {
+            while let Some((path, known)) = left.next_if(|(path, _)| path.split() < seen.path.split()) {
+                gone.push((path, known));
+            }
+            same = left.next_if(|(path, _)| *path == seen.path);
+        }
+        let known = same.map(|(_, known)| known);
+        looked_at.push(LookedAt { seen, known });
+    }
+    gone.extend(left.map(|(path, known)| (path, known)));
+    gone.retain(|(path, _)| !walked.hidden.iter().any(|hidden| path.is_under(hidden)));
+    (looked_at, gone)
 }
 
 /// Hashes files on all cores and hands them on in batches; gives the content and kind of each.
 fn hash_all(
-    files: &[&Seen],
-    known: &BTreeMap<RelPath, Known>,
+    root: &Path,
+    files: &[LookedAt<'_>],
     cancel: &AtomicBool,
     progress: &(dyn Fn(ScanProgress) + Sync),
     take: &mut dyn FnMut(Vec<Change>) -> bool,
     summary: &mut Summary,
 ) -> Result<Vec<(ContentId, Why)>, ScanError> {
-    let bytes_total: u64 = files.iter().map(|seen| seen.stamp.size).sum();
+    let bytes_total: u64 = files.iter().map(|file| file.seen.stamp.size).sum();
     let (done, bytes) = (AtomicU64::new(0), AtomicU64::new(0));
     let mut all = Vec::with_capacity(files.len());
     let failures = Mutex::new((0u64, 0u64));
     let mut rest = files;
     while !rest.is_empty() {
         let mut batch_bytes = 0;
-        let fits = |seen: &&&Seen| {
-            batch_bytes += seen.stamp.size;
+        let fits = |file: &&LookedAt<'_>| {
+            batch_bytes += file.seen.stamp.size;
             batch_bytes <= BATCH_BYTES
         };
         let len = rest.iter().take_while(fits).take(BATCH_FILES).count().max(1);
@@ -269,11 +302,12 @@ fn hash_all(
         rest = after;
         let hashed: Vec<Found> = batch
             .par_iter()
-            .filter_map(|seen| {
+            .filter_map(|file| {
+                let seen = file.seen;
                 if cancel.load(Ordering::Relaxed) {
                     return None;
                 }
-                let found = match hash_one(seen, known.get(&seen.path)) {
+                let found = match hash_one(root, file) {
                     Ok(found) => Some(found),
                     Err(error) => {
                         let mut failures = failures.lock().unwrap_or_else(PoisonError::into_inner);
@@ -317,9 +351,10 @@ fn hash_all(
 }
 
 /// Hashes one file; one that changes meanwhile is tried once more and then left, as `UnexpectedEof`.
-fn hash_one(seen: &Seen, known: Option<&Known>) -> io::Result<Found> {
+fn hash_one(root: &Path, LookedAt { seen, known }: &LookedAt<'_>) -> io::Result<Found> {
+    let full = root.join(OsString::from_vec(seen.path.to_bytes()));
     for _ in 0..2 {
-        let file = File::open(&seen.full)?;
+        let file = File::open(&full)?;
         let before = FileStamp::of(&file.metadata()?);
         let hashed = if before.size >= OUTBOARD_BYTES_MIN {
             tree_hash::hash_file_with_outboard(&file, before.size).map(|(hash, outboard)| (hash, Some(outboard)))
@@ -345,26 +380,18 @@ fn hash_one(seen: &Seen, known: Option<&Known>) -> io::Result<Found> {
     Err(io::ErrorKind::UnexpectedEof.into())
 }
 
-fn count_duplicates(
-    walked: &Walked,
-    known: &BTreeMap<RelPath, Known>,
-    new: &[(ContentId, Why)],
-    summary: &mut Summary,
-) {
-    let mut counts: HashMap<ContentId, u64> = HashMap::new();
-    let unchanged = walked.files.iter().filter_map(|seen| {
-        known.get(&seen.path).filter(|known| known.stamp == Some(seen.stamp)).map(|known| known.content)
-    });
-    for content in unchanged.chain(new.iter().filter(|(_, why)| *why != Why::Verified).map(|(content, _)| *content)) {
-        *counts.entry(content).or_default() += 1;
-    }
-    summary.duplicates = counts.values().filter(|count| **count > 1).map(|count| count - 1).sum();
+fn count_duplicates(looked_at: &[LookedAt<'_>], new: &[(ContentId, Why)], summary: &mut Summary) {
+    let mut contents: Vec<ContentId> =
+        looked_at.iter().filter(|file| file.is_unchanged()).filter_map(|file| Some(file.known?.content)).collect();
+    contents.extend(new.iter().filter(|(_, why)| *why != Why::Verified).map(|(content, _)| *content));
+    contents.sort_unstable();
+    summary.duplicates = contents.windows(2).filter(|pair| pair[0] == pair[1]).count() as u64;
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{fs, os::unix::ffi::OsStrExt, path::PathBuf};
+    use std::{collections::BTreeMap, fs, os::unix::ffi::OsStrExt, path::PathBuf};
 
     struct Folder {
         dir: tempfile::TempDir,
@@ -374,6 +401,12 @@ mod tests {
     impl Folder {
         fn new() -> Self {
             Self { dir: tempfile::tempdir().unwrap(), known: BTreeMap::new() }
+        }
+
+        fn known(&self) -> Vec<(RelPath, Known)> {
+            let mut known: Vec<_> = self.known.clone().into_iter().collect();
+            known.sort_by(|(a, _), (b, _)| a.split().cmp(&b.split()));
+            known
         }
 
         fn write(&self, path: &str, text: &str) -> PathBuf {
@@ -391,7 +424,7 @@ mod tests {
             let mut changes = Vec::new();
             let cancel = AtomicBool::new(false);
             let result =
-                scan(self.dir.path(), || Some(self.known.clone()), options, &cancel, proven, &|_| {}, &mut |batch| {
+                scan(self.dir.path(), || Some(self.known()), options, &cancel, proven, &|_| {}, &mut |batch| {
                     changes.extend(batch);
                     true
                 });
@@ -509,7 +542,7 @@ mod tests {
         let mut kept = 0;
         let options = ScanOptions { mode: ScanMode::Smart, accept_loss: false };
         let result =
-            scan(folder.dir.path(), || Some(folder.known.clone()), options, &cancel, &|| true, &|_| {}, &mut |batch| {
+            scan(folder.dir.path(), || Some(folder.known()), options, &cancel, &|| true, &|_| {}, &mut |batch| {
                 kept += batch.len();
                 cancel.store(true, Ordering::Relaxed);
                 true

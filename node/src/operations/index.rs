@@ -16,7 +16,6 @@ use larder_protocol::{
     record::{Entry, EntryValue, File, LocationState, Record, StorageState},
 };
 use std::{
-    collections::BTreeMap,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -142,8 +141,8 @@ fn scan(
     })
 }
 
-fn known(node: &Node, place: &Place) -> Result<BTreeMap<RelPath, Known>, ControlError> {
-    let mut known = BTreeMap::new();
+fn known(node: &Node, place: &Place) -> Result<Vec<(RelPath, Known)>, ControlError> {
+    let mut known = Vec::new();
     let snapshot = node.catalog.read().map_err(errors::catalog)?;
     snapshot
         .for_each_seen(&place.id, &mut |path, content, state| {
@@ -152,7 +151,7 @@ fn known(node: &Node, place: &Place) -> Result<BTreeMap<RelPath, Known>, Control
                 let ScanState { size, modified_ns, inode, .. } = state;
                 FileStamp { size, modified_ns, inode }
             });
-            known.insert(path, Known { content, stamp });
+            known.push((path, Known { content, stamp }));
         })
         .map_err(errors::catalog)?;
     Ok(known)
@@ -216,7 +215,10 @@ fn settle(node: &Node, place: &Place, name: &str, summary: &library::Summary) ->
     if row.state.is_none_or(|state| state.value.state != StorageState::Present) {
         tell_state(node, place, StorageState::Present);
     }
-    if !place.read_only && summary.added + summary.changed + summary.moved + summary.missing > 0 {
+    if summary.added + summary.changed + summary.moved + summary.missing == 0 {
+        return Ok(());
+    }
+    if !place.read_only {
         let mut signature = Signature::read(&place.root).map_err(|error| errors::signature(name, &error))?;
         signature.last_indexed = Some(crate::audit::rfc3339(now()));
         signature.file_count = Some(summary.scanned);

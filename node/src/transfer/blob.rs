@@ -15,6 +15,15 @@ pub struct FileStamp {
 }
 
 impl FileStamp {
+    /// The stamp in what `stat` says.
+    pub fn of_stat(stat: &rustix::fs::Stat) -> Self {
+        Self {
+            size: u64::try_from(stat.st_size).unwrap_or(0),
+            modified_ns: stat.st_mtime.saturating_mul(1_000_000_000).saturating_add_unsigned(stat.st_mtime_nsec),
+            inode: stat.st_ino,
+        }
+    }
+
     /// The stamp of an open or named file.
     pub fn of(meta: &Metadata) -> Self {
         Self {

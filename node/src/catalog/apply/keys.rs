@@ -63,11 +63,6 @@ pub(in crate::catalog) fn is_known(kind: u16) -> bool {
     !matches!(Record::decode(kind, &[]), Ok(None))
 }
 
-/// Folder and name of a path; the location's root is the empty folder.
-pub(in crate::catalog) fn split(path: &RelPath) -> (&str, &str) {
-    path.as_str().rsplit_once('/').unwrap_or(("", path.as_str()))
-}
-
 pub(super) fn pending_key(location: &LocationId, want: &WantId) -> [u8; 32] {
     let mut key = [0; 32];
     key[..16].copy_from_slice(location.as_bytes());
@@ -83,6 +78,11 @@ pub(in crate::catalog) fn decode_folder(bytes: &[u8]) -> Result<(u32, String), C
 }
 
 pub(in crate::catalog) fn join(folder: &str, name: &str) -> Result<RelPath, CatalogError> {
-    let path = if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") };
+    let mut path = String::with_capacity(folder.len() + 1 + name.len());
+    path.push_str(folder);
+    if !folder.is_empty() {
+        path.push('/');
+    }
+    path.push_str(name);
     RelPath::new(path).map_err(|_| CatalogError::damaged("entries-1"))
 }

@@ -12,7 +12,7 @@ mod totals;
 
 pub(in crate::catalog) use keys::{
     alias_key, content_prefix, copy_key, decode_folder, folder_key, hash_prefix, index_key, is_known, join,
-    name_prefix, ordinal_of, place_key, split,
+    name_prefix, ordinal_of, place_key,
 };
 pub(in crate::catalog) use totals::{Changes, LocationTotals, Stated, Totals};
 

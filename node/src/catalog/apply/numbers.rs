@@ -7,8 +7,7 @@ use super::{
         rows::{self, Reader, Writer},
         tables::{FOLDER_NUMBERS, FOLDERS, LOCATION_NUMBERS, LOCATION_TOTALS},
     },
-    LocationTotals, Merge, content_prefix, decode_folder, folder_key, index_key, name_prefix, ordinal_of, split,
-    take_number,
+    LocationTotals, Merge, content_prefix, decode_folder, folder_key, index_key, name_prefix, ordinal_of, take_number,
 };
 use larder_protocol::{
     id::{ContentId, LocationId},
@@ -132,7 +131,7 @@ impl Merge<'_> {
                 None => return Ok(None),
             },
         };
-        let (folder, name) = split(path);
+        let (folder, name) = path.split();
         match self.find_folder(number, folder)? {
             Some(folder) => self.find_entry(folder, name),
             None => Ok(None),

@@ -8,7 +8,7 @@ use super::{
         tables::{ALIASES, REPLICAS},
     },
     Merge, Stated, alias_key, copy_key, full_stamp, hash_prefix, index_key, join, name_prefix, ordinal_of, place_key,
-    replica_of, split, take_number,
+    replica_of, take_number,
 };
 use larder_protocol::{
     codec,
@@ -61,7 +61,7 @@ impl Merge<'_> {
     pub(in crate::catalog) fn entry(&mut self, stamp: RowStamp, entry: Entry, body: &[u8]) -> Result<(), CatalogError> {
         const KIND: u16 = 5;
         let Some(location) = self.believed(stamp.author, &entry.location, entry.mount_epoch)? else { return Ok(()) };
-        let (folder, name) = split(&entry.path);
+        let (folder, name) = entry.path.split();
         let folder = self.folder(location, folder)?;
         let (ordinal, old) = match self.find_entry(folder, name)? {
             Some(ordinal) => {

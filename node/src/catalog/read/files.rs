@@ -3,8 +3,8 @@
 use super::{
     super::{
         CatalogError, ScanState,
-        apply::{decode_folder, folder_key, index_key, join, name_prefix, ordinal_of, split},
-        rows::{self, EntryRow, Reader, RowValue},
+        apply::{decode_folder, folder_key, index_key, join, name_prefix, ordinal_of},
+        rows::{self, EntryRow, Reader, RowStamp, RowValue},
         tables::{FOLDER_NUMBERS, FOLDERS, NAMES},
     },
     KnownEntry, RECENT_FOLDERS_MAX, Snapshot,
@@ -16,8 +16,21 @@ use larder_protocol::{
 };
 use std::{ops::ControlFlow, rc::Rc};
 
-/// Takes folder, row and ordinal of an entry.
-type EachRow<'a> = dyn FnMut(&str, EntryRow, u32) -> Result<ControlFlow<()>, CatalogError> + 'a;
+/// Takes path, statement and ordinal of an entry.
+type EachRow<'a> = dyn FnMut(RelPath, &Said, u32) -> Result<ControlFlow<()>, CatalogError> + 'a;
+
+/// What is said of a path.
+struct Said {
+    mount_epoch: u64,
+    stamp: RowStamp,
+    value: RowValue,
+}
+
+impl Said {
+    fn of(row: &EntryRow) -> Self {
+        Self { mount_epoch: row.mount_epoch, stamp: row.stamp, value: row.value }
+    }
+}
 
 impl Snapshot {
     pub(super) fn folder(&self, number: u32) -> Result<Rc<(u32, String)>, CatalogError> {
@@ -34,13 +47,14 @@ impl Snapshot {
         Ok(folder)
     }
 
-    pub(super) fn known_entry(
+    /// An entry as readers are told it; `None` when nothing is said of it.
+    fn known_entry(
         &self,
         location: LocationId,
-        folder: &str,
-        row: &EntryRow,
+        path: RelPath,
+        said: &Said,
     ) -> Result<Option<KnownEntry>, CatalogError> {
-        let value = match row.value {
+        let value = match said.value {
             RowValue::Void => return Ok(None),
             RowValue::Gone(reason) => EntryValue::Gone(reason),
             RowValue::File { content, size, modified, verified } => {
@@ -49,15 +63,15 @@ impl Snapshot {
                 EntryValue::File(File { content: known.id, size, modified, verified })
             }
         };
-        let (path, stamp) = (join(folder, &row.name)?, self.stamp(&row.stamp)?);
-        Ok(Some(KnownEntry { location, path, mount_epoch: row.mount_epoch, value, stamp }))
+        let stamp = self.stamp(&said.stamp)?;
+        Ok(Some(KnownEntry { location, path, mount_epoch: said.mount_epoch, value, stamp }))
     }
 
     /// The entry of an ordinal, as long as something is said of it.
     pub(crate) fn entry_at(&self, ordinal: u32) -> Result<Option<KnownEntry>, CatalogError> {
         let Some(row) = self.recent_entries.get(&self.entries, ordinal)? else { return Ok(None) };
         let folder = self.folder(row.folder)?;
-        self.known_entry(self.location_id(folder.0)?, &folder.1, &row)
+        self.known_entry(self.location_id(folder.0)?, join(&folder.1, &row.name)?, &Said::of(&row))
     }
 
     /// The entry of an ordinal if its path is wanted.
@@ -68,10 +82,11 @@ impl Snapshot {
     ) -> Result<Option<KnownEntry>, CatalogError> {
         let Some(row) = self.recent_entries.get(&self.entries, ordinal)? else { return Ok(None) };
         let folder = self.folder(row.folder)?;
-        if row.value == RowValue::Void || !wanted(join(&folder.1, &row.name)?.as_str()) {
+        let path = join(&folder.1, &row.name)?;
+        if row.value == RowValue::Void || !wanted(path.as_str()) {
             return Ok(None);
         }
-        self.known_entry(self.location_id(folder.0)?, &folder.1, &row)
+        self.known_entry(self.location_id(folder.0)?, path, &Said::of(&row))
     }
 
     /// Where an entry ordinal is, whatever is said of it: for the search index.
@@ -88,7 +103,7 @@ impl Snapshot {
 
     pub(super) fn entry_ordinal(&self, location: &LocationId, path: &RelPath) -> Result<Option<u32>, CatalogError> {
         let Some(number) = self.location_number(location)? else { return Ok(None) };
-        let (folder, name) = split(path);
+        let (folder, name) = path.split();
         let key = folder_key(number, folder);
         let folders = self.bytes(FOLDER_NUMBERS)?;
         let Some(row) = folders.get(&key[..])? else { return Ok(None) };
@@ -140,8 +155,8 @@ impl Snapshot {
         under: Option<&RelPath>,
         each: &mut dyn FnMut(KnownEntry) -> ControlFlow<()>,
     ) -> Result<(), CatalogError> {
-        self.for_each_row(location, under, &mut |folder, row, _| {
-            Ok(match self.known_entry(*location, folder, &row)? {
+        self.for_each_row(location, under, &mut |path, said, _| {
+            Ok(match self.known_entry(*location, path, said)? {
                 Some(entry) => each(entry),
                 None => ControlFlow::Continue(()),
             })
@@ -158,10 +173,9 @@ impl Snapshot {
         location: &LocationId,
         each: &mut dyn FnMut(RelPath, ContentId, Option<ScanState>),
     ) -> Result<(), CatalogError> {
-        self.for_each_row(location, None, &mut |folder, row, ordinal| {
-            if let RowValue::File { content, .. } = row.value {
-                let content = self.content_row(content)?.id;
-                each(join(folder, &row.name)?, content, self.scan_at(ordinal)?);
+        self.for_each_row(location, None, &mut |path, said, ordinal| {
+            if let RowValue::File { content, .. } = said.value {
+                each(path, self.content_row(content)?.id, self.scan_at(ordinal)?);
             }
             Ok(ControlFlow::Continue(()))
         })
@@ -187,6 +201,9 @@ impl Snapshot {
                 vec![(folder_key(number, ""), end)]
             }
         };
+        self.recent_entries.expect_neighbours();
+        self.recent_contents.expect_neighbours();
+        self.recent_scans.expect_neighbours();
         let (folders, names) = (self.bytes(FOLDER_NUMBERS)?, self.txn.open_table(NAMES)?);
         for (from, until) in ranges {
             for row in folders.range::<&[u8]>(&from[..]..&until[..])? {
@@ -200,15 +217,17 @@ impl Snapshot {
                 let end = index_key((u64::from(folder) << 32 | 0xffff_ffff).to_be_bytes(), u32::MAX);
                 for row in names.range::<&[u8; 12]>(&index_key(prefix, 0)..=&end)? {
                     let ordinal = ordinal_of(row?.0.value());
-                    let row = self.recent_entries.get(&self.entries, ordinal)?;
-                    let row = row.ok_or_else(|| CatalogError::damaged("entries-1"))?;
-                    if matches!(row.value, RowValue::File { .. }) {
-                        rows.push((row, ordinal));
+                    let row = self.recent_entries.with(&self.entries, ordinal, |row| {
+                        let is_file = matches!(row.value, RowValue::File { .. });
+                        is_file.then(|| Ok::<_, CatalogError>((join(&path, &row.name)?, Said::of(row), ordinal)))
+                    })?;
+                    if let Some(file) = row.ok_or_else(|| CatalogError::damaged("entries-1"))? {
+                        rows.push(file?);
                     }
                 }
-                rows.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
-                for (row, ordinal) in rows {
-                    if each(&path, row, ordinal)?.is_break() {
+                rows.sort_unstable_by(|(a, ..), (b, ..)| a.cmp(b));
+                for (path, said, ordinal) in rows {
+                    if each(path, &said, ordinal)?.is_break() {
                         return Ok(());
                     }
                 }
