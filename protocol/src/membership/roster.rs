@@ -96,7 +96,7 @@ impl Roster {
             epoch_ids: Vec::new(),
             handed: Vec::new(),
             for_recovery: Vec::new(),
-            quarantined: graph.forks.keys().copied().collect(),
+            quarantined: graph.forks.keys().copied().filter(|device| outcome.admissions.contains_key(device)).collect(),
             counted: outcome.counted.iter().map(|at| graph.nodes[*at].id).collect(),
             needed: needed(&graph, &outcome, &void),
             heads: heads(&graph, &outcome),
@@ -255,7 +255,7 @@ impl Roster {
         self.admitted.iter().copied().chain(self.recovery_signing).collect()
     }
 
-    /// Devices that signed two operations with one number.
+    /// Admitted devices that signed two operations with one number.
     pub fn quarantined(&self) -> &BTreeSet<DeviceId> {
         &self.quarantined
     }
