@@ -189,6 +189,21 @@ fn check(log: &MembershipLog) {
     for member in roster.members() {
         assert_eq!(member.role == Role::Admin, member.seniority.is_some());
     }
+    if let Some(admin) = roster.admins().first() {
+        let number = (1..=DEVICES + 1).find(|number| device(*number) == admin.device).unwrap();
+        let mut rotated = log.clone();
+        // Unlike any secret that a step draws.
+        let random = RotateRandomness { secret: std::array::from_fn(|at| at.to_le_bytes()[0]), seed: [251; 32] };
+        rotated.rotate(&key(number), &wrapping(number), &random).expect("an admin rotates");
+        let roster = rotated.roster();
+        assert!(!roster.needs_rotation());
+        for number in 1..=DEVICES + 1 {
+            let ring = roster.key_ring(&device(number), &wrapping(number));
+            let holds = ring.is_some_and(|ring| ring.get(&epoch_of(&random.secret)).is_some());
+            let reads = roster.member(&device(number)).is_some_and(|member| member.role.may_read());
+            assert_eq!(holds, reads, "readers hold the new secret, and nobody else");
+        }
+    }
     let mut welcomed = MembershipLog::empty(log.group());
     for op in log.counted() {
         welcomed.insert(op).unwrap();
