@@ -99,6 +99,19 @@ fn who_was_voted_out_cannot_enlarge_the_electorate() {
     assert_eq!(members(&merge(&[&thief, &others])), [2, 3]);
 }
 
+/// What the removed device said counts as far as a majority had heard it when it voted, not as far as one of them had.
+#[test]
+fn the_cut_of_a_majority_is_what_all_of_it_knew() {
+    let base = admins(1..=3);
+    let (mut second, mut third) = (base.clone(), base);
+    remove(&mut second, 2, 1);
+    third.admit(&key(1), &admit(4, Role::Writer)).unwrap();
+    remove(&mut third, 3, 1);
+    assert_eq!(members(&merge(&[&second, &third])), [2, 3]);
+    remove(&mut third, 2, 1);
+    assert_eq!(members(&third), [2, 3, 4]);
+}
+
 #[test]
 fn admins_that_all_vote_one_another_out_keep_the_most_senior() {
     let base = admins(1..=3);
@@ -198,6 +211,19 @@ fn roles_are_changed_by_who_is_senior() {
     log.set_role(&key(2), device(3), Role::Admin, Cuts::default()).unwrap();
     log.admit(&key(3), &admit(4, Role::Reader)).unwrap();
     assert_eq!(members(&log), [1, 2, 3, 4]);
+}
+
+#[test]
+fn what_was_known_before_a_demotion_stands() {
+    let mut log = admins(1..=2);
+    let mut late = log.clone();
+    log.admit(&key(2), &admit(3, Role::Writer)).unwrap();
+    log.set_role(&key(1), device(2), Role::Reader, Cuts::default()).unwrap();
+    assert_eq!(members(&log), [1, 2, 3]);
+    late.set_role(&key(1), device(2), Role::Reader, Cuts::default()).unwrap();
+    let mut unheard = admins(1..=2);
+    unheard.admit(&key(2), &admit(3, Role::Writer)).unwrap();
+    assert_eq!(members(&merge(&[&late, &unheard])), [1, 2]);
 }
 
 /// While one admin promotes, its senior demotes: what leaves less wins, and everybody agrees.
