@@ -99,22 +99,59 @@ pub(super) fn decide(graph: &Graph) -> Outcome {
     if without.has_admin(graph) { without } else { outcome }
 }
 
-/// The votes that count as such: cast by an admin, as far as it knew, against a member. A device's first vote against
-/// another stands for all. Votes that nobody joins are left out.
-fn votes(graph: &Graph) -> BTreeMap<Index, Vote> {
-    let mut first: BTreeMap<DeviceId, BTreeMap<DeviceId, Index>> = BTreeMap::new();
+/// Operations that make a device an admin if their authors may say so, which is not asked here.
+fn claims(graph: &Graph) -> BTreeMap<DeviceId, Vec<Index>> {
+    let mut claims: BTreeMap<DeviceId, Vec<Index>> = BTreeMap::new();
     for (at, node) in graph.nodes.iter().enumerate().filter(|(_, node)| node.sound) {
-        if let Body::Remove(remove) = &node.body
-            && remove.device != node.author
-        {
-            first.entry(remove.device).or_default().entry(node.author).or_insert(at);
+        let admin = match &node.body {
+            Body::Create(create) => Some(create.founder.device),
+            Body::Recover(recover) if graph.is_recovery(at) => Some(recover.admin.member.device),
+            Body::Admit(admit) if admit.role == Role::Admin => Some(admit.member.device),
+            Body::SetRole(set) if set.role == Role::Admin => Some(set.device),
+            _ => None,
+        };
+        let rightful = at == 0 || graph.is_recovery(at) || claims.contains_key(&node.author);
+        if let (Some(device), true) = (admin, rightful) {
+            claims.entry(device).or_default().push(at);
         }
     }
-    let mut cast: Vec<(Index, DeviceId)> = first
-        .into_iter()
-        .filter(|(_, by)| by.len() > 1)
-        .flat_map(|(target, by)| by.into_values().map(move |at| (at, target)))
-        .collect();
+    claims
+}
+
+/// The votes that count as such: cast by an admin, as far as it knew, against another. A device's first vote against
+/// another stands for all. What cannot have an effect, or comes after the first votes of an author, is left out, because
+/// each costs an evaluation of its own.
+fn votes(graph: &Graph) -> BTreeMap<Index, Vote> {
+    const OF_ONE_AUTHOR_MAX: u8 = 16;
+    let claims = claims(graph);
+    let claimed = |device: &DeviceId| claims.get(device).into_iter().flatten().copied();
+    let sound = || graph.nodes.iter().enumerate().filter(|(_, node)| node.sound);
+    let places: BTreeMap<(DeviceId, u64), Index> = sound().map(|(at, node)| ((node.author, node.seq), at)).collect();
+    // The last operation of the target that a voter knew.
+    let shown_by = |at: Index, target: &DeviceId| {
+        graph.last_known(at, target).and_then(|seq| places.get(&(*target, seq)).copied())
+    };
+    let shown = |by: Option<Index>, grant: Index| by.is_some_and(|by| by == grant || graph.knows(by, grant));
+
+    let mut first: BTreeMap<DeviceId, BTreeMap<DeviceId, Index>> = BTreeMap::new();
+    let mut cast: BTreeMap<DeviceId, u8> = BTreeMap::new();
+    for (at, node) in sound() {
+        let Body::Remove(remove) = &node.body else { continue };
+        let (voter, target) = (node.author, remove.device);
+        let by = shown_by(at, &target);
+        let seen = claimed(&voter).any(|grant| {
+            shown(by, grant) || claimed(&target).any(|own| graph.knows(at, own) && shown(Some(own), grant))
+        });
+        let new = !first.get(&target).is_some_and(|by| by.contains_key(&voter));
+        let count = cast.entry(voter).or_default();
+        if voter != target && seen && new && *count < OF_ONE_AUTHOR_MAX {
+            *count += 1;
+            first.entry(target).or_default().insert(voter, at);
+        }
+    }
+    let joined = first.into_iter().filter(|(_, by)| by.len() > 1);
+    let mut cast: Vec<(Index, DeviceId)> =
+        joined.flat_map(|(target, by)| by.into_values().map(move |at| (at, target))).collect();
     cast.sort_unstable();
     let mut votes = BTreeMap::new();
     for (at, target) in cast {
@@ -122,29 +159,23 @@ fn votes(graph: &Graph) -> BTreeMap<Index, Vote> {
         let mut view = graph.closure([at]);
         view.remove(&at);
         let outcome = Evaluation::run(graph, Some(&view), &votes);
-        let admitted = outcome.admissions.get(&target).and_then(|all| all.first());
-        let (true, Some((_, admitted))) = (outcome.is_admin(graph, &graph.nodes[at].author), admitted) else {
-            continue;
-        };
-        if outcome.removals.contains_key(&target) {
+        let own = outcome.grants.get(&target).and_then(|grants| grants.iter().min()).map(|(_, own)| *own);
+        if own.is_none() || !outcome.is_admin(graph, &graph.nodes[at].author) || outcome.removals.contains_key(&target)
+        {
             continue;
         }
-        let seen = graph.last_known(at, &target);
-        let last = view.iter().copied().find(|op| {
-            let node = &graph.nodes[*op];
-            node.sound && node.author == target && Some(node.seq) == seen
-        });
-        let shown = |grant: Index| {
-            [Some(*admitted), last].into_iter().flatten().any(|by| by == grant || graph.knows(by, grant))
-        };
+        let by = shown_by(at, &target);
         let mut electors: BTreeSet<DeviceId> = outcome
             .grants
             .iter()
-            .filter(|(device, grants)| outcome.is_admin(graph, device) && grants.iter().any(|(_, grant)| shown(*grant)))
+            .filter(|(device, grants)| {
+                let shown = grants.iter().any(|(_, grant)| shown(by, *grant) || shown(own, *grant));
+                outcome.is_admin(graph, device) && shown
+            })
             .map(|(device, _)| *device)
             .collect();
         electors.insert(target);
-        votes.insert(at, Vote { target, seen, electors });
+        votes.insert(at, Vote { target, seen: graph.last_known(at, &target), electors });
     }
     votes
 }
