@@ -38,6 +38,12 @@ pub enum DecodeError {
 #[error("cannot encode: {0}")]
 pub struct EncodeError(String);
 
+impl From<crate::bounded::TooLong> for EncodeError {
+    fn from(error: crate::bounded::TooLong) -> Self {
+        Self(error.to_string())
+    }
+}
+
 fn options(limit: usize) -> impl Options {
     bincode::DefaultOptions::new().with_limit(u64::try_from(limit).unwrap_or(u64::MAX))
 }

@@ -6,7 +6,7 @@ use larder_protocol::{
     codec::{self, Wire},
     id::GroupId,
     membership::{MembershipLog, SignedOp},
-    seal::{EpochSecret, KeyRing},
+    seal::KeyRing,
 };
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -43,11 +43,7 @@ impl MembershipStore {
         let Some(payload) = files::read(&self.path, MAGIC)? else { return Ok(None) };
         let damaged = || KeyFileError::Damaged(self.path.clone());
         let stored: Stored = codec::decode(&payload).map_err(|_| damaged())?;
-        let mut log = MembershipLog::empty(stored.group);
-        for op in stored.ops.into_vec() {
-            log.insert(op).map_err(|_| damaged())?;
-        }
-        Ok(Some(log))
+        MembershipLog::restore(stored.group, stored.ops.into_vec()).map(Some).map_err(|_| damaged())
     }
 
     /// Replaces the file, durably.
@@ -65,17 +61,6 @@ impl MembershipStore {
 /// Opens every epoch secret that the log wraps to this device; `None` when it is no member or holds no key.
 pub fn open_key_ring(log: &MembershipLog, keys: &DeviceKeys) -> Option<KeyRing> {
     let roster = log.roster();
-    let member = roster.member(&keys.device())?;
-    let mut ring: Option<KeyRing> = None;
-    for epoch in roster.epochs() {
-        let Some(secret) = member.epochs.get(epoch).and_then(|wrapped| wrapped.open(keys.wrapping()).ok()) else {
-            continue;
-        };
-        let secret = EpochSecret::new(*secret);
-        match &mut ring {
-            Some(ring) => ring.rotate(*epoch, secret),
-            None => ring = Some(KeyRing::new(*epoch, secret)),
-        }
-    }
-    ring
+    roster.member(&keys.device())?;
+    roster.key_ring(&keys.device(), keys.wrapping())
 }

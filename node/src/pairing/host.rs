@@ -70,6 +70,9 @@ pub struct Host {
     group: GroupId,
     inviter: Arc<dyn Inviter>,
     bound: Mutex<Option<Bound>>,
+    /// One joiner at a time, from looking an invite up to keeping what became of it: two at once would both find it open,
+    /// and wrong proofs at once would count as one.
+    judging: Mutex<()>,
 }
 
 struct Bound {
@@ -81,7 +84,7 @@ struct Bound {
 impl Host {
     /// A host without an endpoint.
     pub fn new(keys: DeviceKeys, group: GroupId, inviter: Arc<dyn Inviter>) -> Arc<Self> {
-        Arc::new(Self { keys, group, inviter, bound: Mutex::new(None) })
+        Arc::new(Self { keys, group, inviter, bound: Mutex::new(None), judging: Mutex::new(()) })
     }
 
     /// Makes sure that the endpoint stands until then, and gives its port. Must be called inside a tokio runtime.
@@ -167,6 +170,18 @@ impl Host {
         }
     }
 
+    /// Handles a message and makes what it did to the invite durable. Blocks.
+    fn judge(&self, machine: &mut InviterHandshake, message: Message) -> io::Result<InviterStep> {
+        let _one_at_a_time = self.judging.lock().unwrap_or_else(PoisonError::into_inner);
+        let step = machine.handle(message, self.inviter.now(), |id| self.inviter.find(id)).map_err(io::Error::other)?;
+        match &step {
+            InviterStep::Refuse { changed: Some(changed), .. } => self.inviter.save(changed)?,
+            InviterStep::Admit { burnt, .. } => self.inviter.save(burnt)?,
+            InviterStep::Refuse { changed: None, .. } | InviterStep::Send(_) => {}
+        }
+        Ok(step)
+    }
+
     async fn handshake(&self, incoming: Incoming, busy: bool) -> io::Result<()> {
         let connection = incoming.await?;
         let identity = connection.peer_identity().ok_or(io::ErrorKind::PermissionDenied)?;
@@ -182,26 +197,19 @@ impl Host {
         loop {
             let message = wire::receive(&mut receive, SMALL_BYTES_MAX).await?;
             let inviter = self.inviter.clone();
-            let step = tokio::task::block_in_place(|| machine.handle(message, inviter.now(), |id| inviter.find(id)));
-            match step.map_err(io::Error::other)? {
+            match tokio::task::block_in_place(|| self.judge(&mut machine, message))? {
                 InviterStep::Send(message) => wire::send(&mut send, &message).await?,
-                InviterStep::Refuse { changed, message } => {
-                    if let Some(changed) = changed {
-                        tokio::task::block_in_place(|| inviter.save(&changed))?;
-                    }
+                InviterStep::Refuse { message, .. } => {
                     if let Message::Refuse(refusal) = &message {
                         inviter.refused(&refusal.to_string());
                     }
                     wire::send(&mut send, &message).await?;
                     return finish(&mut send).await;
                 }
-                InviterStep::Admit { burnt, enrolment, name, role } => {
-                    // First the invite is burnt for good, then the device is admitted: a crash between the two costs a
-                    // new invite and can never let two devices in.
-                    let admission = tokio::task::block_in_place(|| {
-                        inviter.save(&burnt)?;
-                        inviter.admit(enrolment, name, role)
-                    })?;
+                InviterStep::Admit { enrolment, name, role, .. } => {
+                    // The invite is burnt for good by now: a crash in between costs a new invite and can never let two
+                    // devices in.
+                    let admission = tokio::task::block_in_place(|| inviter.admit(enrolment, name, role))?;
                     let welcome = machine.welcome(&admission.log, admission.contacts).map_err(io::Error::other)?;
                     wire::send(&mut send, &welcome).await?;
                     return finish(&mut send).await;

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 /// Most bytes of one signed operation.
 pub const OP_BYTES_MAX: usize = 64 * 1024;
-const BODY_BYTES_MAX: usize = 48 * 1024;
+pub(super) const BODY_BYTES_MAX: usize = 48 * 1024;
 const SIGNATURE_DOMAIN: &[u8] = b"larder membership v1\0";
 const ENROLMENT_DOMAIN: &[u8] = b"larder enrolment v1\0";
 const ID_CONTEXT: &str = "larder 2026 membership operation v1";
@@ -74,9 +74,18 @@ pub enum MembershipError {
     /// It belongs to another group.
     #[error("membership operation belongs to another group")]
     Group,
-    /// The log holds as many operations as it can.
+    /// The log holds as many operations of this author as it takes.
     #[error("the membership log is full")]
     Full,
+    /// Who signs may not do this, or it would change nothing.
+    #[error("this device may not do that")]
+    NotAllowed,
+    /// A secret cannot be wrapped to all of its readers.
+    #[error("the secret cannot be wrapped to every reader")]
+    Wrap(#[from] super::WrapError),
+    /// The device was removed; a removal is for good, and it joins again with a new key.
+    #[error("the device was removed for good")]
+    Removed,
 }
 
 /// A name that only holders of the epoch's secret can read.
@@ -202,6 +211,14 @@ impl MembershipOp {
     pub const CREATE: u16 = 1;
     /// Kind of [`Admit`].
     pub const ADMIT: u16 = 2;
+    /// Kind of [`Remove`](super::Remove).
+    pub const REMOVE: u16 = 3;
+    /// Kind of [`SetRole`](super::SetRole).
+    pub const SET_ROLE: u16 = 4;
+    /// Kind of [`Rotate`](super::Rotate).
+    pub const ROTATE: u16 = 5;
+    /// Kind of [`Recover`](super::Recover).
+    pub const RECOVER: u16 = 6;
 }
 
 impl Wire for MembershipOp {
@@ -231,6 +248,11 @@ impl SignedOp {
             bytes: Bytes::new(bytes).expect("encode keeps the operation's limit"),
             signature: Bytes::new(signature).expect("an Ed25519 signature has 64 bytes"),
         })
+    }
+
+    /// Bytes that it takes up, without its framing.
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len() + self.signature.len()
     }
 
     /// Its name: BLAKE3 of the signed bytes.

@@ -1,8 +1,10 @@
 //! The recovery key: 24 words that stand for the group when every device is lost or stolen.
 
-use super::WrappingKey;
+use super::{Admit, Remove, Rotate, WrappingKey, op::BODY_BYTES_MAX};
+use crate::{bounded::List, codec::Wire};
 use bip39::Mnemonic;
 use ed25519_dalek::SigningKey;
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 /// Why words are no recovery key.
@@ -61,6 +63,22 @@ impl RecoveryKey {
     pub fn wrapping(&self) -> WrappingKey {
         WrappingKey::from_bytes(blake3::derive_key("larder 2026 recovery wrapping key v1", &*self.0))
     }
+}
+
+/// Takes the group back. Kind 6, signed by the [`RecoveryKey`]; nothing overrules it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recover {
+    /// Devices that are removed, whoever they are.
+    pub remove: List<Remove, 64>,
+    /// The admin from now on, senior to everybody whom no recovery named. It is a member or is admitted by this; its role
+    /// is not looked at.
+    pub admin: Admit,
+    /// A new epoch, which those that are removed do not learn.
+    pub rotate: Rotate,
+}
+
+impl Wire for Recover {
+    const MAX_BYTES: usize = BODY_BYTES_MAX;
 }
 
 #[cfg(test)]

@@ -1,11 +1,22 @@
 //! Who belongs to the group: computed from the set of operations alone.
 
-use super::{Admit, Create, MembershipOp, Role, SealedName, WrappedSecret};
+use super::{
+    Enrolment, MembershipOp, RecoveryKey, Role, SealedName, WrappedSecret, WrappingKey,
+    authority::{self, Outcome, Removal, Seniority},
+    epochs::{self, Epoch, Handed, Recipient},
+    graph::{Body, Graph, Index},
+    removal::{Cuts, counted_by},
+};
 use crate::{
-    codec,
     id::{DeviceId, EpochId, GroupId, MembershipOpId},
+    log::Author,
+    seal::{EpochSecret, KeyRing},
 };
 use std::collections::{BTreeMap, BTreeSet};
+use zeroize::Zeroizing;
+
+/// Kind of a catalog operation in which a device speaks of itself, which every member may.
+const DEVICE_KIND: u16 = 1;
 
 /// A member.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,12 +29,28 @@ pub struct Member {
     pub name: SealedName,
     /// Public key to which secrets are wrapped for it.
     pub wrapping: [u8; 32],
-    /// Epoch secrets that were wrapped to it.
+    /// Epoch secrets that were wrapped to it. More may follow from these, see [`Roster::key_ring`].
     pub epochs: BTreeMap<EpochId, WrappedSecret>,
-    /// Steps from the founder; with the operation's id this is its seniority.
-    pub depth: u64,
+    /// How senior an admin it is; `None` when it is none.
+    pub seniority: Option<Seniority>,
     /// The operation that admitted it.
     pub admitted_by: MembershipOpId,
+    /// How much of its catalog log counts although it may not write any more.
+    written: Cuts,
+    pub(super) enrolment: Enrolment,
+}
+
+/// A device that was removed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Former {
+    /// The device.
+    pub device: DeviceId,
+    /// What it might do, if it was ever admitted.
+    pub role: Option<Role>,
+    /// The operations that removed it: one, or the votes.
+    pub removed_by: Vec<MembershipOpId>,
+    /// How much of its catalog log still counts.
+    pub cuts: Cuts,
 }
 
 /// The members of a group.
@@ -32,124 +59,143 @@ pub struct Roster {
     group: GroupId,
     name: Option<SealedName>,
     recovery_wrapping: Option<[u8; 32]>,
+    recovery_signing: Option<DeviceId>,
+    founding_epoch: Option<EpochId>,
     members: BTreeMap<DeviceId, Member>,
-    epochs: Vec<EpochId>,
+    former: BTreeMap<DeviceId, Former>,
+    admitted: BTreeSet<DeviceId>,
+    votes: BTreeMap<DeviceId, BTreeSet<DeviceId>>,
+    epochs: Vec<Epoch>,
+    epoch_ids: Vec<EpochId>,
+    handed: Vec<Handed>,
+    for_recovery: Vec<(EpochId, WrappedSecret)>,
     quarantined: BTreeSet<DeviceId>,
     counted: BTreeSet<MembershipOpId>,
+    needed: BTreeSet<MembershipOpId>,
+    heads: Vec<MembershipOpId>,
 }
 
 impl Roster {
-    /// Computes the members. An operation counts when everything that it names as previous counts and its author was an
-    /// admin; without removals the result grows with the set, so the order of arrival does not matter. Of several
-    /// admissions of one device the most senior counts.
+    /// Computes the members. The order in which the operations arrived does not matter.
     pub(super) fn compute<'a>(group: GroupId, ops: impl Iterator<Item = (MembershipOpId, &'a MembershipOp)>) -> Self {
+        let all: BTreeMap<MembershipOpId, &MembershipOp> = ops.collect();
+        let graph = Graph::new(group, &all);
+        let outcome = authority::decide(&graph);
+        let void = void_hands(&graph, &outcome);
         let mut roster = Self {
             group,
             name: None,
             recovery_wrapping: None,
+            recovery_signing: graph.recovery,
+            founding_epoch: None,
             members: BTreeMap::new(),
+            former: BTreeMap::new(),
+            admitted: outcome.admissions.keys().copied().collect(),
+            votes: BTreeMap::new(),
             epochs: Vec::new(),
-            quarantined: BTreeSet::new(),
-            counted: BTreeSet::new(),
+            epoch_ids: Vec::new(),
+            handed: Vec::new(),
+            for_recovery: Vec::new(),
+            quarantined: graph.forks.keys().copied().filter(|device| outcome.admissions.contains_key(device)).collect(),
+            counted: outcome.counted.iter().map(|at| graph.nodes[*at].id).collect(),
+            needed: needed(&graph, &outcome, &void),
+            heads: heads(&graph, &outcome),
         };
-        let all: BTreeMap<MembershipOpId, &MembershipOp> = ops.collect();
-        let (mut numbers, mut forks) = (BTreeSet::new(), BTreeMap::<DeviceId, u64>::new());
-        for op in all.values() {
-            if !numbers.insert((op.author, op.seq)) {
-                let least = forks.entry(op.author).or_insert(op.seq);
-                *least = op.seq.min(*least);
+        if let (true, Some(Body::Create(create))) =
+            (outcome.counted.contains(&0), graph.nodes.first().map(|node| &node.body))
+        {
+            roster.name = Some(create.name.clone());
+            roster.recovery_wrapping = Some(create.recovery_wrapping);
+            roster.founding_epoch = Some(create.epoch);
+        }
+        for device in outcome.admissions.keys().filter(|device| !outcome.removals.contains_key(device)) {
+            roster.members.extend(member(&graph, &outcome, device).map(|member| (*device, member)));
+        }
+        for (device, removals) in &outcome.removals {
+            roster.former.insert(*device, former(&graph, &outcome, device, removals));
+        }
+        for (device, votes) in &outcome.votes {
+            if roster.members.contains_key(device) {
+                let voters = votes.iter().map(|at| graph.nodes[*at].author);
+                roster.votes.insert(*device, voters.filter(|voter| outcome.is_admin(&graph, voter)).collect());
             }
         }
-        roster.quarantined = forks.keys().copied().collect();
-        let mut depths: BTreeMap<MembershipOpId, u64> = BTreeMap::new();
-        // What an author said before its first fork stands; nothing after it does, or it could go on admitting.
-        let stands = |op: &MembershipOp| forks.get(&op.author).is_none_or(|first| op.seq < *first);
-        let mut waiting: Vec<MembershipOpId> = all.iter().filter(|(_, op)| stands(op)).map(|(id, _)| *id).collect();
-        loop {
-            let before = waiting.len();
-            // Shallow operations first, so that seniority is settled before it is used.
-            let mut ready: Vec<(u64, MembershipOpId)> = waiting
-                .iter()
-                .filter_map(|id| {
-                    let previous = all[id].previous.iter().map(|id| depths.get(id).copied());
-                    let deepest = previous.collect::<Option<Vec<_>>>()?.into_iter().max();
-                    Some((deepest.map_or(0, |depth| depth + 1), *id))
-                })
-                .collect();
-            ready.sort_unstable();
-            for (depth, id) in ready {
-                if roster.apply(id, all[&id], depth) {
-                    depths.insert(id, depth);
-                    waiting.retain(|other| *other != id);
-                }
-            }
-            if waiting.len() == before {
-                roster.counted = depths.into_keys().collect();
-                return roster;
-            }
-        }
+        roster.hand_over(&graph, &outcome, &void);
+        roster
     }
 
-    /// Applies an operation whose predecessors count; `false` when its author may not (yet).
-    fn apply(&mut self, id: MembershipOpId, op: &MembershipOp, depth: u64) -> bool {
-        match op.kind {
-            MembershipOp::CREATE => {
-                let Ok(create) = codec::decode::<Create>(&op.body) else { return false };
-                if create.founder.device != op.author || id.as_bytes() != self.group.as_bytes() {
-                    return false;
-                }
-                self.name = Some(create.name);
-                self.recovery_wrapping = Some(create.recovery_wrapping);
-                self.epochs.push(create.epoch);
-                self.admit(Member {
-                    device: create.founder.device,
-                    role: Role::Admin,
-                    name: create.founder_name,
-                    wrapping: create.founder.wrapping,
-                    epochs: BTreeMap::from([(create.epoch, create.for_founder)]),
-                    depth,
-                    admitted_by: id,
-                });
-                true
+    /// Collects the epochs and who holds their secrets.
+    fn hand_over(&mut self, graph: &Graph, outcome: &Outcome, void: &BTreeSet<Index>) {
+        let mut begun: BTreeMap<EpochId, Epoch> = BTreeMap::new();
+        for (at, node) in graph.nodes.iter().enumerate() {
+            let counts = outcome.counted.contains(&at);
+            if !counts && !void.contains(&at) {
+                continue;
             }
-            MembershipOp::ADMIT => {
-                let Ok(admit) = codec::decode::<Admit>(&op.body) else { return false };
-                let may = !op.previous.is_empty()
-                    && self
-                        .members
-                        .get(&op.author)
-                        .is_some_and(|author| author.role == Role::Admin && author.depth < depth);
-                if may {
-                    self.admit(Member {
-                        device: admit.member.device,
-                        role: admit.role,
-                        name: admit.name,
-                        wrapping: admit.member.wrapping,
-                        epochs: admit.epochs.iter().cloned().collect(),
-                        depth,
-                        admitted_by: id,
+            let mut hand = |epoch, to| self.handed.push(Handed { by: node.author, counts, epoch, to });
+            let mut rotated = None;
+            match &node.body {
+                Body::Create(create) => {
+                    hand(create.epoch, Recipient::Device(node.author, create.for_founder.clone()));
+                    rotated = Some((create.epoch, &create.for_recovery));
+                }
+                Body::Admit(admit) => hand_admitted(admit, &mut hand),
+                Body::Rotate(rotate) => {
+                    hand_rotated(rotate, &mut hand);
+                    rotated = Some((rotate.epoch, &rotate.for_recovery));
+                }
+                Body::Recover(recover) => {
+                    hand_admitted(&recover.admin, &mut hand);
+                    hand_rotated(&recover.rotate, &mut hand);
+                    rotated = Some((recover.rotate.epoch, &recover.rotate.for_recovery));
+                }
+                Body::Remove(_) | Body::SetRole(_) | Body::Unknown => {}
+            }
+            if let Some((id, for_recovery)) = rotated {
+                self.for_recovery.push((id, for_recovery.clone()));
+                if counts {
+                    begun.entry(id).or_insert_with(|| Epoch {
+                        id,
+                        generation: node.depth,
+                        begun_by: node.id,
+                        for_recovery: for_recovery.clone(),
+                        holders: BTreeSet::new(),
                     });
                 }
-                may
             }
-            // A kind of a later version: kept, forwarded, and never in the way of what follows it.
-            _ => true,
+        }
+        let mut holders = epochs::holders(&self.handed);
+        self.epochs = begun.into_values().collect();
+        for epoch in &mut self.epochs {
+            epoch.holders = holders.remove(&epoch.id).unwrap_or_default();
+        }
+        let readers = self.readers().map(|member| member.device).collect();
+        epochs::rank(&mut self.epochs, &readers);
+        self.epoch_ids = self.epochs.iter().map(|epoch| epoch.id).collect();
+        for item in &self.handed {
+            if let Recipient::Device(device, wrapped) = &item.to
+                && item.counts
+                && let Some(member) = self.members.get_mut(device)
+            {
+                member.epochs.entry(item.epoch).or_insert_with(|| wrapped.clone());
+            }
         }
     }
 
-    fn admit(&mut self, member: Member) {
-        let seniority = |member: &Member| (member.depth, member.admitted_by);
-        match self.members.get(&member.device) {
-            Some(known) if seniority(known) <= seniority(&member) => {}
-            _ => {
-                self.members.insert(member.device, member);
-            }
-        }
-    }
-
-    /// Whether an operation counts: its author might say it, and everything that it builds on counts too.
+    /// Whether an operation counts: its author might say it. A vote counts although it may have no effect yet.
     pub fn counts(&self, id: &MembershipOpId) -> bool {
         self.counted.contains(id)
+    }
+
+    /// Operations from which another device computes the same members: those that count, what they build on, and the
+    /// proofs of quarantine.
+    pub(super) fn needed(&self) -> &BTreeSet<MembershipOpId> {
+        &self.needed
+    }
+
+    /// Operations that count and that none that counts builds on, the most senior authors' first.
+    pub(super) fn heads(&self) -> &[MembershipOpId] {
+        &self.heads
     }
 
     /// The group.
@@ -167,6 +213,11 @@ impl Roster {
         self.recovery_wrapping
     }
 
+    /// Public key that signs recoveries.
+    pub fn recovery_signing(&self) -> Option<DeviceId> {
+        self.recovery_signing
+    }
+
     /// A member, unless the device is none or is quarantined.
     pub fn member(&self, device: &DeviceId) -> Option<&Member> {
         self.members.get(device).filter(|member| !self.quarantined.contains(&member.device))
@@ -177,236 +228,269 @@ impl Roster {
         self.members.values().filter(|member| !self.quarantined.contains(&member.device))
     }
 
-    /// Devices that signed two operations with one number.
+    /// Members that may read, and so hold the group's keys.
+    pub fn readers(&self) -> impl Iterator<Item = &Member> {
+        self.members().filter(|member| member.role.may_read())
+    }
+
+    /// Admins, the most senior first.
+    pub fn admins(&self) -> Vec<&Member> {
+        let mut admins: Vec<_> = self.members().filter(|member| member.role == Role::Admin).collect();
+        admins.sort_by_key(|member| &member.seniority);
+        admins
+    }
+
+    /// A device that was removed.
+    pub fn former(&self, device: &DeviceId) -> Option<&Former> {
+        self.former.get(device)
+    }
+
+    /// All devices that were removed, in ascending order of id.
+    pub fn removed(&self) -> impl Iterator<Item = &Former> {
+        self.former.values()
+    }
+
+    /// Devices that were ever admitted by an operation that counts, and the key that signs recoveries.
+    pub(super) fn known_authors(&self) -> BTreeSet<DeviceId> {
+        self.admitted.iter().copied().chain(self.recovery_signing).collect()
+    }
+
+    /// Admitted devices that signed two operations with one number.
     pub fn quarantined(&self) -> &BTreeSet<DeviceId> {
         &self.quarantined
     }
 
-    /// The epoch under which new content and batches are sealed.
-    pub fn current_epoch(&self) -> Option<EpochId> {
-        self.epochs.last().copied()
+    /// Admins that have voted to remove a member senior to them, in vain so far.
+    pub fn votes(&self, device: &DeviceId) -> impl Iterator<Item = &DeviceId> {
+        self.votes.get(device).into_iter().flatten()
     }
 
-    /// All epochs, oldest first.
+    /// How much of a removed device's catalog log counts: operations `0..n` of this incarnation; later ones are disputed.
+    /// `None` when the device was not removed.
+    pub fn cut(&self, author: &Author) -> Option<u64> {
+        self.former.get(&author.device).map(|former| counted_by(&former.cuts, author))
+    }
+
+    /// Whether a catalog operation counts, by its author, its number and its kind. The answer changes with the membership
+    /// log and not with the order of arrival.
+    pub fn permits(&self, author: &Author, seq: u64, kind: u16) -> bool {
+        let by_role = |role: Role| role.may_write() || kind == DEVICE_KIND;
+        if let Some(former) = self.former.get(&author.device) {
+            return former.role.is_some_and(by_role) && seq < counted_by(&former.cuts, author);
+        }
+        let Some(member) = self.member(&author.device) else { return false };
+        by_role(member.role) || seq < counted_by(&member.written, author)
+    }
+
+    /// The epoch under which new content and batches are sealed: of those that only readers hold, one that all readers
+    /// hold, and of these the latest.
+    pub fn current_epoch(&self) -> Option<EpochId> {
+        self.epoch_ids.last().copied()
+    }
+
+    /// All epochs, the one to seal under last.
     pub fn epochs(&self) -> &[EpochId] {
-        &self.epochs
+        &self.epoch_ids
+    }
+
+    /// An epoch and who holds its secret.
+    pub fn epoch(&self, id: &EpochId) -> Option<&Epoch> {
+        self.epochs.iter().find(|epoch| epoch.id == *id)
+    }
+
+    /// Every epoch's secret for the recovery key, also of epochs that no longer count.
+    pub fn for_recovery(&self) -> &[(EpochId, WrappedSecret)] {
+        &self.for_recovery
+    }
+
+    /// Devices that hold the current epoch's secret and should not: removed, quarantined, or vaults by now.
+    pub fn exposed_to(&self) -> BTreeSet<DeviceId> {
+        let readers: BTreeSet<_> = self.readers().map(|member| member.device).collect();
+        let holders = self.epochs.last().map(|epoch| &epoch.holders);
+        holders.into_iter().flatten().filter(|device| !readers.contains(device)).copied().collect()
+    }
+
+    /// Readers that do not hold the current epoch's secret.
+    pub fn lacking(&self) -> BTreeSet<DeviceId> {
+        let holders = self.epochs.last().map(|epoch| &epoch.holders);
+        let lacks = |device: &DeviceId| holders.is_none_or(|holders| !holders.contains(device));
+        self.readers().map(|member| member.device).filter(lacks).collect()
+    }
+
+    /// Whether an admin should begin a new epoch: somebody holds the secret who should not, or a reader does not.
+    pub fn needs_rotation(&self) -> bool {
+        !self.exposed_to().is_empty() || !self.lacking().is_empty()
+    }
+
+    /// Every secret that a device can open with its wrapping key, and the epoch to seal under; `None` when there is none.
+    pub fn key_ring(&self, device: &DeviceId, key: &WrappingKey) -> Option<KeyRing> {
+        let mine = |other: &DeviceId| other == device;
+        self.ring(epochs::open(&self.handed, self.founding_epoch, mine, BTreeMap::new(), key))
+    }
+
+    /// Every secret that the recovery key opens.
+    pub fn recovery_ring(&self, key: &RecoveryKey) -> Option<KeyRing> {
+        let key = key.wrapping();
+        let mut start: BTreeMap<EpochId, Zeroizing<[u8; 32]>> = BTreeMap::new();
+        for (epoch, wrapped) in &self.for_recovery {
+            if let Ok(secret) = wrapped.open(&key)
+                && (self.founding_epoch == Some(*epoch) || epochs::epoch_of(&secret) == *epoch)
+            {
+                start.entry(*epoch).or_insert(secret);
+            }
+        }
+        self.ring(epochs::open(&self.handed, self.founding_epoch, |_| false, start, &key))
+    }
+
+    fn ring(&self, secrets: BTreeMap<EpochId, Zeroizing<[u8; 32]>>) -> Option<KeyRing> {
+        let current = self.epoch_ids.iter().rev().find(|id| secrets.contains_key(id)).or(secrets.keys().next())?;
+        let mut ring = KeyRing::new(*current, EpochSecret::new(**secrets.get(current)?));
+        for (epoch, secret) in &secrets {
+            ring.rotate(*epoch, EpochSecret::new(**secret));
+        }
+        ring.rotate(*current, EpochSecret::new(**secrets.get(current)?));
+        Some(ring)
+    }
+
+    /// Hash of what follows from the operations: equal for equal sets.
+    pub fn hash(&self) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new_derive_key("larder 2026 roster hash v1");
+        let cuts = |hasher: &mut blake3::Hasher, cuts: &Cuts| {
+            hasher.update(&(cuts.len() as u64).to_le_bytes());
+            for (incarnation, ops) in cuts.iter() {
+                hasher.update(&incarnation.to_le_bytes()).update(&ops.to_le_bytes());
+            }
+        };
+        hasher.update(self.group.as_bytes()).update(&(self.members.len() as u64).to_le_bytes());
+        for member in self.members.values() {
+            hasher.update(member.device.as_bytes()).update(member.role.word().as_bytes()).update(&[0]);
+            hasher.update(&member.wrapping).update(member.admitted_by.as_bytes());
+            cuts(&mut hasher, &member.written);
+        }
+        hasher.update(&(self.former.len() as u64).to_le_bytes());
+        for former in self.former.values() {
+            hasher.update(former.device.as_bytes());
+            hasher.update(former.role.map_or("none", Role::word).as_bytes()).update(&[0]);
+            cuts(&mut hasher, &former.cuts);
+        }
+        hasher.update(&(self.quarantined.len() as u64).to_le_bytes());
+        self.quarantined.iter().for_each(|device| {
+            hasher.update(device.as_bytes());
+        });
+        for epoch in &self.epochs {
+            hasher.update(epoch.id.as_bytes());
+        }
+        *hasher.finalize().as_bytes()
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::super::*;
-    use crate::{
-        bounded::{Bytes, List},
-        codec::{self, laws},
-        id::{DeviceId, EpochId, MembershipOpId},
-        membership::log::CreateRandomness,
-        record::Name,
+fn hand_admitted(admit: &super::Admit, hand: &mut impl FnMut(EpochId, Recipient)) {
+    for (epoch, wrapped) in admit.epochs.iter() {
+        hand(*epoch, Recipient::Device(admit.member.device, wrapped.clone()));
+    }
+}
+
+fn hand_rotated(rotate: &super::Rotate, hand: &mut impl FnMut(EpochId, Recipient)) {
+    for (device, wrapped) in rotate.members.iter() {
+        hand(rotate.epoch, Recipient::Device(*device, wrapped.clone()));
+    }
+    for (older, sealed) in rotate.history.iter() {
+        hand(*older, Recipient::Holders(rotate.epoch, sealed.clone()));
+    }
+}
+
+fn member(graph: &Graph, outcome: &Outcome, device: &DeviceId) -> Option<Member> {
+    let admission = outcome.admissions.get(device)?.first()?.1;
+    let (role, by) = outcome.role(graph, device)?;
+    let (enrolment, name): (&Enrolment, &SealedName) = match &graph.nodes[admission].body {
+        Body::Create(create) => (&create.founder, &create.founder_name),
+        Body::Admit(admit) => (&admit.member, &admit.name),
+        Body::Recover(recover) => (&recover.admin.member, &recover.admin.name),
+        _ => return None,
     };
-    use ed25519_dalek::SigningKey;
-    use proptest::prelude::*;
+    let grants = outcome.grants.get(device).and_then(|grants| grants.iter().map(|(seniority, _)| seniority).min());
+    let written = match &graph.nodes[by].body {
+        Body::SetRole(set) => set.cuts.clone(),
+        _ => Cuts::default(),
+    };
+    Some(Member {
+        device: *device,
+        role,
+        name: name.clone(),
+        wrapping: enrolment.wrapping,
+        epochs: BTreeMap::new(),
+        seniority: grants.filter(|_| role == Role::Admin).cloned(),
+        admitted_by: graph.nodes[admission].id,
+        written,
+        enrolment: enrolment.clone(),
+    })
+}
 
-    const EPOCH: EpochId = EpochId::new([5; 16]);
-    const SECRET: [u8; 32] = [6; 32];
-
-    fn key(number: u8) -> SigningKey {
-        SigningKey::from_bytes(&[number; 32])
+fn former(graph: &Graph, outcome: &Outcome, device: &DeviceId, removals: &[Removal]) -> Former {
+    let senior = |at: &Index| {
+        let grants = outcome.grants.get(&graph.nodes[*at].author);
+        (grants.and_then(|grants| grants.iter().map(|(seniority, _)| seniority).min()), *at)
+    };
+    // The strongest removal says where the cut is; of votes, the most senior admin's.
+    let strongest = removals.iter().min_by_key(|removal| &removal.right);
+    let by = strongest.map_or(&[][..], |removal| &removal.by);
+    let cuts = by.iter().min_by_key(|at| senior(at)).and_then(|at| match &graph.nodes[*at].body {
+        Body::Remove(remove) => Some(remove.cuts.clone()),
+        Body::Recover(recover) => recover.remove.iter().find(|it| it.device == *device).map(|it| it.cuts.clone()),
+        _ => None,
+    });
+    Former {
+        device: *device,
+        role: outcome.role(graph, device).map(|(role, _)| role),
+        removed_by: by.iter().map(|at| graph.nodes[*at].id).collect(),
+        cuts: cuts.unwrap_or_default(),
     }
+}
 
-    fn device(number: u8) -> DeviceId {
-        DeviceId::new(key(number).verifying_key().to_bytes())
-    }
-
-    fn wrapping(number: u8) -> WrappingKey {
-        WrappingKey::from_bytes([number ^ 0x40; 32])
-    }
-
-    fn name(text: &str) -> Name {
-        Name::new(text).unwrap()
-    }
-
-    fn found() -> MembershipLog {
-        let random = CreateRandomness { group: [1; 32], ephemeral: [[2; 32], [3; 32]], nonces: [[4; 24], [5; 24]] };
-        let recovery = RecoveryKey::from_entropy([9; 32]);
-        MembershipLog::create(
-            &key(1),
-            wrapping(1).public(),
-            &name("home"),
-            &name("first"),
-            &recovery,
-            EPOCH,
-            &SECRET,
-            &random,
-        )
-        .unwrap()
-    }
-
-    fn admit(number: u8, role: Role) -> Admit {
-        let wrapped = WrappedSecret::wrap(&SECRET, &wrapping(number).public(), [number; 32]).unwrap();
-        Admit {
-            member: Enrolment::sign(wrapping(number).public(), &key(number)),
-            name: SealedName::seal(&name("other"), EPOCH, &SECRET, [number; 24]),
-            role,
-            epochs: crate::bounded::List::new(vec![(EPOCH, wrapped)]).unwrap(),
+/// Operations of admins that hand secrets over and do not count: who was named there holds them all the same, and
+/// something may be sealed under an epoch that was begun there. The first few of each author, so that a removed device
+/// cannot go on adding to them.
+fn void_hands(graph: &Graph, outcome: &Outcome) -> BTreeSet<Index> {
+    const VOID_MAX: usize = 16;
+    let mut void: BTreeMap<DeviceId, Vec<Index>> = BTreeMap::new();
+    for (at, node) in graph.nodes.iter().enumerate().filter(|(_, node)| node.sound) {
+        let hands = matches!(&node.body, Body::Admit(_) | Body::Rotate(_));
+        if hands && !outcome.counted.contains(&at) && outcome.grants.contains_key(&node.author) {
+            void.entry(node.author).or_default().push(at);
         }
     }
-
-    #[test]
-    fn founder_and_recovery_key_hold_the_first_secret() {
-        let roster = found().roster();
-        let founder = roster.member(&device(1)).unwrap();
-        assert_eq!(founder.role, Role::Admin);
-        assert_eq!(*founder.epochs[&EPOCH].open(&wrapping(1)).unwrap(), SECRET);
-        let secret = |epoch: &EpochId| (*epoch == EPOCH).then_some(SECRET);
-        assert_eq!(roster.name().unwrap().open(secret).unwrap().as_str(), "home");
-        assert_eq!(founder.name.open(|_| Some([0; 32])), None);
-        let recovery = RecoveryKey::from_entropy([9; 32]);
-        assert_eq!(roster.recovery_wrapping(), Some(recovery.wrapping().public()));
+    for ops in void.values_mut() {
+        ops.sort_by_key(|at| graph.nodes[*at].seq);
+        ops.truncate(VOID_MAX);
     }
+    void.into_values().flatten().collect()
+}
 
-    #[test]
-    fn only_admins_admit() {
-        let mut log = found();
-        log.admit(&key(1), &admit(2, Role::Writer)).unwrap();
-        log.admit(&key(2), &admit(3, Role::Admin)).unwrap();
-        log.admit(&key(7), &admit(8, Role::Admin)).unwrap();
-        let roster = log.roster();
-        let devices: Vec<_> = roster.members().map(|member| member.device).collect();
-        assert_eq!(devices.len(), 2);
-        assert_eq!(roster.member(&device(2)).unwrap().role, Role::Writer);
-        assert!(roster.member(&device(3)).is_none() && roster.member(&device(8)).is_none());
-        assert_eq!(*roster.member(&device(2)).unwrap().epochs[&EPOCH].open(&wrapping(2)).unwrap(), SECRET);
-    }
-
-    #[test]
-    fn forgeries_and_other_groups_are_refused() {
-        let mut log = found();
-        let mut stolen = admit(2, Role::Writer);
-        stolen.member.wrapping = wrapping(3).public();
-        assert_eq!(log.admit(&key(1), &stolen), Err(MembershipError::Enrolment));
-        let signed = log.admit(&key(1), &admit(2, Role::Writer)).unwrap();
-        let bytes = codec::encode(&signed).unwrap();
-        laws::check(&signed);
-        for at in [10, bytes.len() / 2, bytes.len() - 1] {
-            let mut changed = bytes.clone();
-            changed[at] ^= 1;
-            if let Ok(changed) = codec::decode::<SignedOp>(&changed) {
-                assert!(changed.verify().is_err(), "byte {at}");
+fn needed(graph: &Graph, outcome: &Outcome, void: &BTreeSet<Index>) -> BTreeSet<MembershipOpId> {
+    let mut proofs: BTreeMap<DeviceId, Vec<Index>> = BTreeMap::new();
+    for (at, node) in graph.nodes.iter().enumerate() {
+        if graph.forks.get(&node.author) == Some(&node.seq) && outcome.admissions.contains_key(&node.author) {
+            let proof = proofs.entry(node.author).or_default();
+            if proof.len() < 2 {
+                proof.push(at);
             }
         }
-        let mut other = MembershipLog::empty(crate::id::GroupId::new([1; 32]));
-        assert_eq!(other.insert(signed), Err(MembershipError::Group));
     }
+    // A vote may have its effect although another removal voids what else its author says.
+    let votes = outcome.removals.values().flatten().flat_map(|removal| removal.by.iter().copied());
+    let wanted = outcome.counted.iter().chain(void).copied().chain(votes).chain(proofs.into_values().flatten());
+    graph.closure(wanted).into_iter().map(|at| graph.nodes[at].id).collect()
+}
 
-    #[test]
-    fn two_operations_with_one_number_quarantine_their_author() {
-        let (mut a, mut b) = (found(), found());
-        let first = a.admit(&key(1), &admit(2, Role::Writer)).unwrap();
-        let second = b.admit(&key(1), &admit(3, Role::Writer)).unwrap();
-        assert_eq!(a.insert(second).unwrap(), Inserted::Fork { author: device(1), seq: 1 });
-        assert_eq!(b.insert(first).unwrap(), Inserted::Fork { author: device(1), seq: 1 });
-        assert_eq!(a.roster(), b.roster());
-        assert!(a.roster().member(&device(1)).is_none());
-        assert_eq!(a.hash(), b.hash());
-    }
-
-    /// A device that had signed two histories was no member any more, and went on admitting others.
-    #[test]
-    fn a_quarantined_admin_admits_nobody() {
-        let mut log = found();
-        log.admit(&key(1), &admit(2, Role::Admin)).unwrap();
-        let heads = log.heads();
-        for member in [3, 4] {
-            let body = codec::encode(&admit(member, Role::Reader)).unwrap();
-            log.insert(signed(&log, 2, 0, heads.clone(), MembershipOp::ADMIT, &body)).unwrap();
-        }
-        assert!(log.roster().quarantined().contains(&device(2)));
-        log.admit(&key(2), &admit(5, Role::Admin)).unwrap();
-        let members: Vec<_> = log.roster().members().map(|member| member.device).collect();
-        assert_eq!(members, [device(1)]);
-    }
-
-    /// An admin could name the founding operation as all that it knew, and so make its word on a device the senior one.
-    #[test]
-    fn an_admission_is_no_older_than_its_author() {
-        let mut log = found();
-        let founded = log.heads();
-        log.admit(&key(1), &admit(2, Role::Admin)).unwrap();
-        log.admit(&key(2), &admit(3, Role::Admin)).unwrap();
-        log.admit(&key(1), &admit(4, Role::Admin)).unwrap();
-        let body = codec::encode(&admit(4, Role::Reader)).unwrap();
-        log.insert(signed(&log, 3, 0, founded, MembershipOp::ADMIT, &body)).unwrap();
-        assert_eq!(log.role(&device(4)), Some(Role::Admin));
-    }
-
-    fn signed(
-        log: &MembershipLog,
-        author: u8,
-        seq: u64,
-        previous: Vec<MembershipOpId>,
-        kind: u16,
-        body: &[u8],
-    ) -> SignedOp {
-        let op = MembershipOp {
-            group: Some(log.group()),
-            author: device(author),
-            seq,
-            previous: List::new(previous).unwrap(),
-            kind,
-            body: Bytes::new(body.to_vec()).unwrap(),
-        };
-        SignedOp::sign(&op, &key(author)).unwrap()
-    }
-
-    /// An operation that does not count is kept and becomes a head. When admissions built on every head, one such
-    /// operation by a reader, or by a key that is nobody's, kept every later admission of every admin from counting.
-    #[test]
-    fn nobody_can_keep_later_admissions_from_counting() {
-        let body = codec::encode(&admit(6, Role::Writer)).unwrap();
-        for (author, previous, kind) in [(2, None, MembershipOp::ADMIT), (77, Some(MembershipOpId::new([9; 32])), 900)]
-        {
-            let mut log = found();
-            log.admit(&key(1), &admit(2, Role::Reader)).unwrap();
-            let previous = previous.map_or_else(|| log.heads(), |id| vec![id]);
-            let bogus = signed(&log, author, 0, previous, kind, &body);
-            assert_eq!(log.insert(bogus.clone()), Ok(Inserted::New));
-            log.admit(&key(1), &admit(3, Role::Writer)).unwrap();
-            let roster = log.roster();
-            assert!(roster.member(&device(3)).is_some() && roster.member(&device(6)).is_none());
-            assert!(!roster.counts(&bogus.id()));
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn the_order_of_arrival_does_not_matter(
-            admits in prop::collection::vec((0u8..4, 2u8..7, any::<bool>()), 0..8),
-            order in prop::collection::vec(any::<prop::sample::Index>(), 12),
-        ) {
-            let mut log = found();
-            for (author, member, admin) in admits {
-                let role = if admin { Role::Admin } else { Role::Writer };
-                log.admit(&key(author + 1), &admit(member, role)).unwrap();
-            }
-            let mut ops: Vec<_> = log.ops().cloned().collect();
-            for (at, index) in order.iter().enumerate() {
-                let len = ops.len();
-                ops.swap(at % len, index.index(len));
-            }
-            let mut other = MembershipLog::empty(log.group());
-            for op in ops {
-                other.insert(op).unwrap();
-            }
-            prop_assert_eq!(other.roster(), log.roster());
-            prop_assert_eq!(other.hash(), log.hash());
-        }
-
-        #[test]
-        fn random_bytes_are_no_operation(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
-            laws::check_random::<SignedOp>(&bytes);
-            laws::check_random::<MembershipOp>(&bytes);
-            laws::check_random::<Create>(&bytes);
-            laws::check_random::<Admit>(&bytes);
-        }
-    }
+fn heads(graph: &Graph, outcome: &Outcome) -> Vec<MembershipOpId> {
+    let counted = &outcome.counted;
+    let named: BTreeSet<Index> = counted.iter().flat_map(|at| graph.nodes[*at].previous.iter().copied()).collect();
+    let mut heads: Vec<Index> = counted.iter().filter(|at| !named.contains(at)).copied().collect();
+    let senior = |at: &Index| {
+        let grants = outcome.grants.get(&graph.nodes[*at].author);
+        // The recovery key's operations come before every admin's.
+        (!graph.is_recovery(*at), grants.and_then(|grants| grants.iter().map(|(seniority, _)| seniority).min()))
+    };
+    heads.sort_by(|a, b| senior(a).cmp(&senior(b)).then(graph.nodes[*a].id.cmp(&graph.nodes[*b].id)));
+    heads.into_iter().map(|at| graph.nodes[at].id).collect()
 }

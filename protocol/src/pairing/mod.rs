@@ -12,14 +12,24 @@
 //!                                          burns the invite durably, then admits
 //!                                     ◄─   Welcome {proof, membership log, contacts} or Refuse {reason}
 //! ```
+//!
+//! On one network a [short code](Code) does instead of a ticket: [`WordsJoiner`] and [`WordsInviter`] turn it into a
+//! ticket's secret, and the handshake above follows.
 
+mod code;
 mod handshake;
 mod invite;
 mod ticket;
+mod words;
 
+pub use code::{Code, CodeError};
 pub use handshake::{
     Contact, HandshakeError, InviterHandshake, InviterStep, JoinerHandshake, JoinerStep, Message, Refusal, Transcript,
     Welcomed,
 };
 pub use invite::{BAD_PROOFS_MAX, Invite, InviteKey, InviteState, TTL_MS_MAX};
 pub use ticket::{ADDRESSES_MAX, Ticket, TicketError};
+pub use words::{
+    CODE_TTL_MS_MAX, CodeInvite, CodeState, FAILURES_MAX, InviterWordsStep, JoinerWordsStep, Paired, WordsError,
+    WordsInviter, WordsJoiner, WordsMessage,
+};
