@@ -11,9 +11,7 @@ use larder_protocol::{
     control::{ControlError, ErrorKind},
     id::{DeviceId, EpochId, GroupId, MembershipOpId},
     log::Author,
-    membership::{
-        Admit, Create, Enrolment, Inserted, MembershipLog, Role, Roster, SealedName, SignedOp, WrappedSecret,
-    },
+    membership::{Admit, Enrolment, Inserted, MembershipLog, Role, Roster, SealedName, SignedOp, WrappedSecret},
     record::Name,
     seal::{KeyBundle, KeyRing},
 };
@@ -183,13 +181,7 @@ impl Members {
 
     /// Every epoch's secret wrapped to the recovery key, for sealed locations.
     pub(crate) fn key_bundle(&self) -> KeyBundle {
-        self.with(|state| {
-            let created =
-                state.log.ops().filter_map(|op| op.verify().ok()).find_map(|op| {
-                    larder_protocol::codec::decode::<Create>(&op.body).ok().filter(|_| op.group.is_none())
-                });
-            KeyBundle::new(state.log.group(), created.map(|create| (create.epoch, create.for_recovery)))
-        })
+        self.with(|state| KeyBundle::new(state.log.group(), state.roster.for_recovery().iter().cloned()))
     }
 }
 
@@ -206,17 +198,18 @@ impl transfer::Members for Members {
 }
 
 impl Permits for Members {
+    /// A former member's log up to its cut is still forwarded.
     fn is_member(&self, author: &Author) -> bool {
-        self.role(&author.device).is_some()
+        self.with(|state| {
+            state.roster.member(&author.device).is_some() || state.roster.former(&author.device).is_some()
+        })
     }
 
-    /// Everybody speaks for itself as a device; only who may write says anything else.
-    fn permits(&self, author: &Author, _: u64, kind: u16) -> bool {
-        const DEVICE: u16 = 1;
-        self.role(&author.device).is_some_and(|role| role.may_write() || kind == DEVICE)
+    fn permits(&self, author: &Author, seq: u64, kind: u16) -> bool {
+        self.with(|state| state.roster.permits(author, seq, kind))
     }
 
     fn version(&self) -> [u8; 32] {
-        self.with(|state| state.log.hash())
+        self.with(|state| state.roster.hash())
     }
 }
