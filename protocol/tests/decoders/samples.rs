@@ -260,7 +260,9 @@ pub fn of(name: &str) -> Vec<Vec<u8>> {
         "Remove" => all(&[remove()]),
         "SetRole" => all(&[SetRole { device: device(), role: Role::Vault, cuts: List::default() }]),
         "Rotate" => all(&[rotate()]),
-        "Recover" => all(&[Recover { remove: List::truncated([remove()]), admin: admit(Role::Admin), rotate: rotate() }]),
+        "Recover" => {
+            all(&[Recover { remove: List::truncated([remove()]), admin: admit(Role::Admin), rotate: rotate() }])
+        }
         "WordsMessage" => all(&[
             WordsMessage::Answer {
                 nonce: [33; 32],
