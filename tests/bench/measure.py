@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -16,12 +17,30 @@ def say(text):
 
 
 def settle():
-    """Lets the disk finish what earlier steps left, so that nobody pays for another's writes and removals.
-
-    For 5 s ext4 steps around each inode that was just freed, which makes new files dear after many were removed.
-    """
+    """Lets the disk finish what earlier steps left, so that nobody pays for another's writes."""
     os.sync()
-    time.sleep(6)
+    time.sleep(2)
+
+
+# ext4 steps around each inode that was freed in the last minutes, so that removing many files makes new ones dear for whoever
+# is measured next. Folders of many files are therefore only put aside, and removed at the end.
+_aside = []
+
+
+def discard(folder):
+    """Puts a folder out of the way until the end."""
+    folder = Path(folder)
+    if folder.exists():
+        aside = folder.with_name(f"discarded-{len(_aside)}-{folder.name}")
+        folder.rename(aside)
+        _aside.append(aside)
+
+
+def remove_discarded():
+    """Removes what was put aside."""
+    for folder in _aside:
+        shutil.rmtree(folder, ignore_errors=True)
+    _aside.clear()
 
 
 def tree(pid):
