@@ -118,6 +118,30 @@ fn ctrl_c_during_get() {
     resumes(&desktop, &film);
 }
 
+/// Ctrl-C during an index: what it had committed stays, nothing is told to be gone, and the next one does the rest.
+#[test]
+fn ctrl_c_during_index() {
+    let world = World::new();
+    let laptop = world.machine("laptop");
+    laptop.found();
+    let folder = laptop.folder("files");
+    for number in 0..6 {
+        data::file(&folder.join(format!("large-{number}")), number, 64 << 20);
+    }
+    laptop.ok(["location", "add", "files", folder.to_str().unwrap()]);
+    let mut index = laptop.start(["index", "files"]);
+    in_the_middle(&mut index, 6 * (64 << 20));
+    index.interrupt();
+    assert_eq!(index.wait().code(), Some(130));
+    let known = eventually("the index has let go of the location", || {
+        let index = laptop.run(["index", "files", "--quick"]);
+        if index.code() == Some(0) { Ok(6 - json::number(&index.object(), "orphans")) } else { Err(index) }
+    });
+    let summary = laptop.object(["index", "files"]);
+    assert_eq!((json::number(&summary, "scanned"), json::number(&summary, "missing")), (6, 0));
+    assert_eq!(json::number(&summary, "added"), 6 - known, "what was committed is not hashed again");
+}
+
 /// A source dies in the middle: the other one goes on from there.
 #[test]
 fn the_next_source_takes_over() {
