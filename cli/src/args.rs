@@ -1,6 +1,7 @@
 //! The command line: what can be typed.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use larder_protocol::membership::Role;
 use std::{path::PathBuf, time::Duration};
 
 /// Knows where every file of a household or team is, and brings it where it is wanted.
@@ -130,7 +131,7 @@ pub(crate) enum InviteCommand {
     },
 }
 
-/// Roles that an invite can give.
+/// What a device may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum RoleArg {
     /// Everything, and admit others.
@@ -139,6 +140,19 @@ pub(crate) enum RoleArg {
     Writer,
     /// Read only.
     Reader,
+    /// Hold sealed chunks, without keys.
+    Vault,
+}
+
+impl From<RoleArg> for Role {
+    fn from(role: RoleArg) -> Self {
+        match role {
+            RoleArg::Admin => Self::Admin,
+            RoleArg::Writer => Self::Writer,
+            RoleArg::Reader => Self::Reader,
+            RoleArg::Vault => Self::Vault,
+        }
+    }
 }
 
 fn parse_ttl(text: &str) -> Result<Duration, String> {
@@ -170,6 +184,28 @@ pub(crate) enum DeviceCommand {
     Show {
         /// Its name or id.
         device: String,
+    },
+    /// Remove a device for good, and say what it could still read.
+    ///
+    /// Devices that are connected hear of it now, others when they meet one that has. An admin removes who is junior to
+    /// it; against a senior one it is a vote, which takes effect when more than half of the admins have cast it.
+    Revoke {
+        /// Its name or id.
+        device: String,
+        /// Decide by the recovery words, read from FILE or, with '-', from stdin; this device becomes the senior admin.
+        #[arg(long, value_name = "FILE")]
+        recovery: Option<PathBuf>,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Change what a device may do.
+    SetRole {
+        /// Its name or id.
+        device: String,
+        /// What it may do from now on.
+        #[arg(value_enum)]
+        role: RoleArg,
     },
 }
 

@@ -24,6 +24,8 @@ pub(crate) fn exit_code(kind: ErrorKind) -> u8 {
         | K::InviteRevoked
         | K::InviteBurnt
         | K::NotAllowed
+        | K::OwnDevice
+        | K::RecoveryWrong
         | K::LocationReadOnly => 5,
         K::Occupied | K::LocationLocked | K::NameTaken | K::LocationExists | K::AlreadyInitialised | K::NodeRunning => {
             6
@@ -63,6 +65,8 @@ fn message(error: &ControlError) -> String {
         K::InviteBurnt => "the invite code was tried wrongly too often and is burnt".to_owned(),
         K::InviteUnreachable => "the inviting device does not answer".to_owned(),
         K::NotAllowed => format!("this device may not do that: {subject}"),
+        K::OwnDevice => format!("'{subject}' is this device, which cannot do that to itself"),
+        K::RecoveryWrong => "these are not the recovery words of this group".to_owned(),
         K::NameTaken => format!("the name '{subject}' is taken"),
         K::LocationExists => format!("{subject} already belongs to a location"),
         K::LocationOffline => format!("'{subject}' is not proven to be there; nothing was marked missing"),
@@ -100,6 +104,8 @@ fn hint(error: &ControlError) -> &'static str {
         }
         K::InviteUnreachable => "check that its node runs and that this machine can reach it, then try again",
         K::NotAllowed => "ask an admin of the group",
+        K::OwnDevice => "run it on another device of the group",
+        K::RecoveryWrong => "give the 24 words that 'larder init' showed, in their order",
         K::NameTaken => "choose another name",
         K::LocationExists => "see 'larder location list'",
         K::LocationOffline => "plug it in or mount it, then run 'larder index' again",

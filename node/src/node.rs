@@ -17,7 +17,7 @@ use crate::{
 };
 use larder_protocol::{
     control::{ControlError, ErrorKind},
-    id::{DeviceId, GroupId},
+    id::{DeviceId, EpochId, GroupId},
     record::Name,
     seal::KeyRing,
     sync::{FRAME_BYTES_MAX, Gossip},
@@ -81,9 +81,10 @@ pub(crate) fn now() -> Timestamp {
     Timestamp(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
 }
 
-/// The keys that batches are sealed under.
-pub(crate) fn log_keys(ring: &KeyRing) -> LogKeys {
-    LogKeys { current: ring.current().0, keys: ring.iter().map(|(epoch, secret)| (*epoch, secret.log_key())).collect() }
+/// The keys that batches are sealed under; none for a vault, whose catalog stays empty.
+pub(crate) fn log_keys(ring: Option<&KeyRing>) -> LogKeys {
+    let keys = ring.into_iter().flat_map(KeyRing::iter).map(|(epoch, secret)| (*epoch, secret.log_key())).collect();
+    LogKeys { current: ring.map_or(EpochId::new([0; 16]), |ring| ring.current().0), keys }
 }
 
 /// Ports of one host: for control and for data, each on TCP and UDP.
@@ -118,8 +119,11 @@ impl Node {
         members.set_first_addresses(crate::contacts::load(home));
         let group = members.group();
         let (name, group_name) = members.own_names();
+        let name = name.or_else(|| crate::contacts::own_name(home)).unwrap_or_default();
+        let group_name = group_name.map_or_else(String::new, |name| name.to_string());
 
-        let identity = Identity { group, signing: keys.signing().clone(), log_keys: log_keys(&members.ring()) };
+        let identity =
+            Identity { group, signing: keys.signing().clone(), log_keys: log_keys(members.ring().as_deref()) };
         let options = Options { cache_bytes: settings.catalog.cache_mib << 20, now: now(), permits: members.clone() };
         let (dir, cache) = (home.catalog(), home.cache());
         let (catalog, search, report) = tokio::task::spawn_blocking(move || {

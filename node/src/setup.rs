@@ -11,7 +11,7 @@ use crate::{
 use larder_protocol::{
     control::{ControlError, ErrorKind, JoinView},
     id::EpochId,
-    membership::{CreateRandomness, MembershipLog, RecoveryKey},
+    membership::{CreateRandomness, MembershipLog, RecoveryKey, Role},
     pairing::{Refusal, Ticket, TicketError},
     record::Name,
 };
@@ -117,15 +117,17 @@ pub async fn join(home: &Home, code: &str, device_name: &str) -> Result<JoinView
         ControlError::new(kind, "code").detail(error.to_string())
     })?;
     let keys = prepare(home)?;
-    let joined = pairing::join(&ticket, &keys, name, now()).await.map_err(refusal)?;
-    let ring = crate::keys::open_key_ring(&joined.log, &keys)
-        .ok_or_else(|| ControlError::new(ErrorKind::InviteWrong, "code").detail("the welcome holds no key"))?;
+    let joined = pairing::join(&ticket, &keys, name.clone(), now()).await.map_err(refusal)?;
+    let ring = crate::keys::open_key_ring(&joined.log, &keys);
     let roster = joined.log.roster();
-    let group = roster
-        .name()
-        .and_then(|name| name.open(|epoch| ring.get(epoch).map(|secret| *secret.as_bytes())))
-        .map_or_else(String::new, |name| name.to_string());
+    let role = roster.member(&keys.device()).map(|member| member.role);
+    if ring.is_none() && role.is_none_or(Role::may_read) {
+        return Err(ControlError::new(ErrorKind::InviteWrong, "code").detail("the welcome holds no key"));
+    }
+    let secret = |epoch: &EpochId| Some(*ring.as_ref()?.get(epoch)?.as_bytes());
+    let group = roster.name().and_then(|name| name.open(secret)).map_or_else(String::new, |name| name.to_string());
     crate::contacts::save(home, &joined.contacts)?;
+    crate::contacts::save_own_name(home, &name)?;
     // The membership log comes last: with it the home counts as initialised.
     MembershipStore::new(&home.keys()).save(&joined.log).map_err(|error| errors::keys(&error))?;
     note(home, Event::ok("join", joined.log.group()).fact("inviter", ticket.inviter));

@@ -2,25 +2,17 @@
 
 use super::{Context, Outcome};
 use crate::{
-    args::{InviteArgs, InviteCommand, RoleArg},
+    args::{InviteArgs, InviteCommand},
     error, render,
 };
 use hyper::Method;
-use larder_protocol::{
-    control::{InviteRequest, InviteView, OpenInvite},
-    membership::Role,
-};
+use larder_protocol::control::{InviteRequest, InviteView, OpenInvite};
 
 pub(crate) async fn run(context: &Context, args: InviteArgs) -> Outcome {
     let mut client = context.target().connect().await?;
     match args.command {
         None => {
-            let role = match args.role {
-                RoleArg::Admin => Role::Admin,
-                RoleArg::Writer => Role::Writer,
-                RoleArg::Reader => Role::Reader,
-            };
-            let request = OpenInvite { ttl_seconds: args.ttl.as_secs(), role };
+            let request = OpenInvite { ttl_seconds: args.ttl.as_secs(), role: args.role.into() };
             let view: InviteView = client.call(Method::POST, "/v1/invites", &request).await?;
             context.show(&view, |view| {
                 render::line(view.code.as_deref().unwrap_or_default());

@@ -244,7 +244,7 @@ async fn seal(node: &Arc<Node>, place: &Place, order: &Order, way: &Way) -> Resu
     let (content, size) = (order.wanted.content, order.wanted.size);
     let subject = content.to_string();
     let provider = place.provider().map_err(|error| errors::open(&subject, error.into()))?;
-    let sealing = Sealing { ring: node.members.ring(), signing: node.keys.signing().clone() };
+    let sealing = Sealing { ring: node.members.reading_ring()?, signing: node.keys.signing().clone() };
     let progress = way.progress.clone();
     let mut stored = Err(OpenError::OtherContent);
     for path in own_files(node, &content)? {

@@ -36,6 +36,10 @@ pub enum ErrorKind {
     InviteUnreachable,
     /// The role does not allow this.
     NotAllowed,
+    /// A device cannot do this to itself.
+    OwnDevice,
+    /// The words are no recovery key, or another group's.
+    RecoveryWrong,
     /// A name is taken.
     NameTaken,
     /// The folder already belongs to a location.
