@@ -118,6 +118,14 @@ pub(crate) struct InviteArgs {
     /// What the new device may do.
     #[arg(long, value_enum, default_value_t = RoleArg::Writer)]
     pub(crate) role: RoleArg,
+    /// Print a short code to say aloud, for a machine on this network, and wait until it is used; at most 5 minutes.
+    ///
+    /// Both screens then show four words, and both people say whether they are the same.
+    #[arg(long)]
+    pub(crate) words: bool,
+    /// Do not ask whether the words are the same.
+    #[arg(long, requires = "words")]
+    pub(crate) yes: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -165,12 +173,18 @@ fn parse_ttl(text: &str) -> Result<Duration, String> {
 
 #[derive(Debug, Args)]
 pub(crate) struct JoinArgs {
-    /// The invite code; '-' or nothing reads it from stdin.
+    /// The invite code, or a short one such as 37-apple-river-onion; '-' or nothing reads it from stdin.
     #[arg(value_name = "CODE")]
     pub(crate) code: Option<String>,
     /// Name of this device [default: the host's name].
     #[arg(long, value_name = "DEVICE")]
     pub(crate) name: Option<String>,
+    /// Where the device that shows a short code is, as it says itself; found by mDNS where that is on; may be repeated.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) at: Vec<std::net::SocketAddr>,
+    /// Do not ask whether the four words that follow a short code are the same.
+    #[arg(long)]
+    pub(crate) yes: bool,
     /// Listen here instead of where the settings say; may be repeated.
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) listen: Vec<std::net::SocketAddr>,

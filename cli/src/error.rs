@@ -23,6 +23,7 @@ pub(crate) fn exit_code(kind: ErrorKind) -> u8 {
         | K::InviteExpired
         | K::InviteRevoked
         | K::InviteBurnt
+        | K::WordsDiffer
         | K::NotAllowed
         | K::OwnDevice
         | K::RecoveryWrong
@@ -63,6 +64,7 @@ fn message(error: &ControlError) -> String {
         K::InviteExpired => "the invite code has expired".to_owned(),
         K::InviteRevoked => "the invite code was taken back".to_owned(),
         K::InviteBurnt => "the invite code was tried wrongly too often and is burnt".to_owned(),
+        K::WordsDiffer => "the words on the two screens were not said to be the same; nobody was let in".to_owned(),
         K::InviteUnreachable => "the inviting device does not answer".to_owned(),
         K::NotAllowed => format!("this device may not do that: {subject}"),
         K::OwnDevice => format!("'{subject}' is this device, which cannot do that to itself"),
@@ -101,6 +103,9 @@ fn hint(error: &ControlError) -> &'static str {
         K::InviteMalformed => "copy the code whole, from 'larder1' to its end",
         K::InviteWrong | K::InviteUsed | K::InviteExpired | K::InviteRevoked | K::InviteBurnt => {
             "get a new one with 'larder invite' on a device of the group"
+        }
+        K::WordsDiffer => {
+            "somebody may sit in between: try again with a new code, or use 'larder invite' without --words"
         }
         K::InviteUnreachable => "check that its node runs and that this machine can reach it, then try again",
         K::NotAllowed => "ask an admin of the group",

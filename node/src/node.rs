@@ -10,7 +10,7 @@ use crate::{
     engine::{Engine, Holdings, Members, Online, Places, tell_addresses},
     keys::{DeviceKeys, MembershipStore},
     network,
-    operations::errors,
+    operations::{errors, invites::Inviting},
     pairing::Host,
     search::Search,
     transfer::{DataPlane, PlaneConfig},
@@ -65,6 +65,8 @@ pub struct Node {
     pub(crate) network: network::Handle,
     pub(crate) online: Online,
     pub(crate) pairing: Arc<Host>,
+    /// Commands that wait for who uses their invite.
+    pub(crate) inviting: Arc<Inviting>,
     pub(crate) settings: Settings,
     pub(crate) listen: Vec<SocketAddr>,
     pub(crate) staging: std::path::PathBuf,
@@ -160,7 +162,7 @@ impl Node {
             })
             .collect();
         let (network, events) = start_network(&keys, &settings, listen_control, &listen)?;
-        let inviter = Arc::new(crate::operations::invites::Inviting::default());
+        let inviter = Arc::new(Inviting::default());
         let pairing = Host::new(keys.clone(), group, inviter.clone());
         let node = Arc::new(Self {
             name,
@@ -177,6 +179,7 @@ impl Node {
             network,
             online: Online::default(),
             pairing,
+            inviting: inviter.clone(),
             settings,
             listen,
             staging,

@@ -88,7 +88,8 @@ fn a_revoked_device_is_refused_and_what_it_could_still_read_is_told() {
     desktop.finds("late", &late);
     assert!(desktop.objects(["find", "second"]).is_empty());
     // What it said before stands; only its copy cannot be had.
-    let copy = &json::list(&laptop.finds("beach", &beach), "replicas")[0];
+    let hit = laptop.finds("beach", &beach);
+    let copy = &json::list(&hit, "replicas")[0];
     assert_eq!((&copy["location"], &copy["reachable"]), (&"photos".into(), &false.into()));
 }
 

@@ -18,6 +18,14 @@ fn is(node: &Node, device: &str, role: &str) {
     });
 }
 
+/// Nothing on a machine's disk holds any of these.
+#[track_caller]
+fn knows_nothing_of(node: &Node, needles: &[Vec<u8>]) {
+    for folder in ["catalog", "cache", "keys", "logs"] {
+        assert_eq!(data::search(&node.home().join(folder), needles), None);
+    }
+}
+
 #[test]
 fn a_reader_cannot_write_until_it_is_a_writer_again() {
     let world = World::new();
@@ -123,7 +131,7 @@ fn a_vault_hears_of_members_and_of_nothing_else() {
     laptop.sees(&vault, true);
     let needles: Vec<Vec<u8>> =
         [&beach[..], "secret-beach", "photos"].iter().map(|text| text.as_bytes().to_vec()).collect();
-    assert_eq!(data::search(vault.home(), &needles), None);
+    knows_nothing_of(&vault, &needles);
 
     // Trusted with more, it catches up.
     laptop.ok(["device", "set-role", "vault", "writer"]);
@@ -155,5 +163,5 @@ fn who_becomes_a_vault_learns_nothing_more() {
     nas.up();
     laptop.sees(&nas, true);
     nas.fails(5, "not-allowed", ["get", &early]);
-    assert_eq!(data::search(nas.home(), &[b"secret-late".to_vec()]), None);
+    knows_nothing_of(&nas, &[b"secret-late".to_vec()]);
 }

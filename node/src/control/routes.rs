@@ -13,8 +13,8 @@ use axum::{
 };
 use larder_protocol::{
     control::{
-        AddLocation, CatQuery, ControlError, DigestView, EnsureRequest, ErrorKind, FindQuery, GetRequest, IndexRequest,
-        InviteRequest, LogQuery, NamedRequest, OpenInvite, RevokeDevice, SetDeviceRole, WhereQuery,
+        AddLocation, CatQuery, CompareWords, ControlError, DigestView, EnsureRequest, ErrorKind, FindQuery, GetRequest,
+        IndexRequest, InviteRequest, LogQuery, NamedRequest, OpenInvite, RevokeDevice, SetDeviceRole, WhereQuery,
     },
     membership::Role,
 };
@@ -79,6 +79,8 @@ pub(super) fn router(node: Arc<Node>) -> Router {
         .route("/v1/devices/role", post(set_device_role))
         .route("/v1/invites", get(invites).post(open_invite))
         .route("/v1/invites/revoke", post(revoke_invite))
+        .route("/v1/invites/words", post(open_words))
+        .route("/v1/invites/compared", post(compared))
         .route("/v1/log", post(log))
         .route("/v1/events", get(events))
         .merge(catalog)
@@ -128,6 +130,16 @@ async fn invites(State(node): Shared) -> impl IntoResponse {
 async fn open_invite(State(node): Shared, bytes: Bytes) -> Answer<impl Serialize> {
     let request: OpenInvite = body(&bytes)?;
     answer(operations::invites::open(&node, &request).await)
+}
+
+async fn open_words(State(node): Shared, bytes: Bytes) -> Result<Response, Refusal> {
+    let request: OpenInvite = body(&bytes)?;
+    Ok(respond(|reporter| operations::invites::open_words(node, request, reporter)))
+}
+
+async fn compared(State(node): Shared, bytes: Bytes) -> Answer<impl Serialize> {
+    let request: CompareWords = body(&bytes)?;
+    answer(operations::invites::compared(&node, &request))
 }
 
 async fn revoke_invite(State(node): Shared, bytes: Bytes) -> Answer<impl Serialize> {

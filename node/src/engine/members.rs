@@ -385,3 +385,160 @@ impl Permits for Members {
         self.with(|state| state.roster.hash())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use larder_protocol::membership::CreateRandomness;
+    use tempfile::TempDir;
+
+    struct Machine {
+        dir: TempDir,
+        keys: DeviceKeys,
+        members: Members,
+    }
+
+    impl Machine {
+        fn new(keys: DeviceKeys, log: MembershipLog) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let store = MembershipStore::new(dir.path());
+            store.save(&log).unwrap();
+            let members = Members::new(store, log, keys.clone()).unwrap();
+            Self { dir, keys, members }
+        }
+
+        fn found() -> (Self, RecoveryKey) {
+            let (keys, recovery) = (DeviceKeys::generate(), RecoveryKey::from_entropy(random()));
+            let bytes =
+                CreateRandomness { group: random(), ephemeral: [random(), random()], nonces: [random(), random()] };
+            let (wrapping, epoch) = (keys.wrapping().public(), EpochId::new(random()));
+            let (group, device) = (name("group"), name("founder"));
+            let secret = random();
+            let log =
+                MembershipLog::create(keys.signing(), wrapping, &group, &device, &recovery, epoch, &secret, &bytes);
+            (Self::new(keys, log.unwrap()), recovery)
+        }
+
+        fn invite(&self, called: &str, role: Role) -> Self {
+            let keys = DeviceKeys::generate();
+            self.members.admit(keys.enrolment(), &name(called), role).unwrap();
+            Self::new(keys, self.members.log())
+        }
+
+        fn device(&self) -> DeviceId {
+            self.keys.device()
+        }
+
+        fn hears(&self, other: &Self) {
+            self.members.insert(other.members.log().ops().cloned().collect()).unwrap();
+        }
+
+        fn epoch(&self) -> EpochId {
+            self.members.ring().unwrap().current().0
+        }
+    }
+
+    fn name(text: &str) -> Name {
+        Name::new(text).unwrap()
+    }
+
+    fn refusal<T: std::fmt::Debug>(result: Result<T, ControlError>) -> ErrorKind {
+        result.unwrap_err().kind
+    }
+
+    #[test]
+    fn a_removal_and_its_epoch_are_one_durable_change() {
+        let (founder, _) = Machine::found();
+        let writer = founder.invite("writer", Role::Writer);
+        let (before, device) = (founder.epoch(), writer.device());
+        assert_eq!(refusal(writer.members.remove("founder", founder.device(), Cuts::default())), ErrorKind::NotAllowed);
+        assert_eq!(refusal(founder.members.remove("founder", founder.device(), Cuts::default())), ErrorKind::OwnDevice);
+        let cuts = Cuts::new(vec![(0, 7)]).unwrap();
+        assert_eq!(founder.members.remove("writer", device, cuts).unwrap(), Removal::Done);
+        assert_ne!(founder.epoch(), before);
+        assert!(!founder.members.roster().needs_rotation());
+
+        let stored = MembershipStore::new(founder.dir.path()).load().unwrap().unwrap();
+        let again = Members::new(MembershipStore::new(founder.dir.path()), stored, founder.keys.clone()).unwrap();
+        assert_eq!((again.role(&device), again.ring().unwrap().current().0), (None, founder.epoch()));
+        let author = Author { device, incarnation: 0 };
+        assert!(again.permits(&author, 6, 2) && !again.permits(&author, 7, 2) && again.is_member(&author));
+        assert!(again.ever_belonged(&device));
+
+        // The removed one, if it hears of it, keeps what it had and starts no more.
+        writer.hears(&founder);
+        assert!(writer.members.ring().unwrap().get(&founder.epoch()).is_none());
+        let restarted =
+            Members::new(MembershipStore::new(writer.dir.path()), writer.members.log(), writer.keys.clone());
+        assert_eq!(restarted.err().map(|error| error.kind), Some(ErrorKind::NotAllowed));
+    }
+
+    #[test]
+    fn votes_that_meet_call_for_an_epoch_and_the_most_senior_admin_present_begins_it() {
+        let (founder, _) = Machine::found();
+        let second = founder.invite("second", Role::Admin);
+        let third = founder.invite("third", Role::Admin);
+        founder.members.roster();
+        second.hears(&third);
+        let old = second.epoch();
+        let vote = |by: &Machine| by.members.remove("founder", founder.device(), Cuts::default()).unwrap();
+        assert_eq!((vote(&second), vote(&third)), (Removal::Voted, Removal::Voted));
+        assert_eq!(vote(&second), Removal::Voted);
+        assert_eq!(second.members.log().ops().count(), 4, "one vote each, however often it is cast");
+        second.hears(&third);
+        third.hears(&second);
+        assert_eq!(second.members.role(&founder.device()), None);
+        let with = |device: DeviceId| BTreeSet::from([device]);
+        let turns = (
+            second.members.turn_to_rotate(&with(third.device())),
+            third.members.turn_to_rotate(&with(second.device())),
+            third.members.turn_to_rotate(&BTreeSet::new()),
+        );
+        assert_eq!(turns, (Some(0), Some(1), Some(0)));
+        assert!(second.members.rotate().unwrap());
+        assert_ne!(second.epoch(), old);
+        third.hears(&second);
+        assert_eq!((third.members.turn_to_rotate(&BTreeSet::new()), third.members.rotate().unwrap()), (None, false));
+        assert_eq!(third.epoch(), second.epoch());
+    }
+
+    #[test]
+    fn the_recovery_key_removes_the_founder_and_makes_an_admin() {
+        let (founder, recovery) = Machine::found();
+        let writer = founder.invite("writer", Role::Writer);
+        let vault = founder.invite("vault", Role::Vault);
+        let recover = |by: &Machine, key: &RecoveryKey, device| by.members.recover("it", key, device, Cuts::default());
+        let other = RecoveryKey::from_entropy(random());
+        assert_eq!(refusal(recover(&writer, &other, founder.device())), ErrorKind::RecoveryWrong);
+        assert_eq!(refusal(recover(&writer, &recovery, writer.device())), ErrorKind::OwnDevice);
+        assert_eq!(refusal(recover(&vault, &recovery, founder.device())), ErrorKind::NotAllowed);
+        recover(&writer, &recovery, founder.device()).unwrap();
+        assert_eq!(writer.members.role(&writer.device()), Some(Role::Admin));
+        assert_eq!(writer.members.role(&founder.device()), None);
+        // What the founder answers, whatever it says, changes nothing.
+        founder.members.remove("writer", writer.device(), Cuts::default()).unwrap();
+        writer.hears(&founder);
+        assert_eq!(writer.members.role(&writer.device()), Some(Role::Admin));
+    }
+
+    #[test]
+    fn roles_bring_and_take_the_keys() {
+        let (founder, _) = Machine::found();
+        let vault = founder.invite("vault", Role::Vault);
+        assert!(vault.members.ring().is_none() && !vault.members.reads());
+        assert_eq!(refusal(vault.members.reading_ring().map(|_| ())), ErrorKind::NotAllowed);
+        assert_eq!(vault.members.names().len(), 2, "names that do not open have a stand-in");
+        let set = |role| founder.members.set_role("vault", vault.device(), role, Cuts::default()).unwrap();
+        set(Role::Writer);
+        vault.hears(&founder);
+        assert_eq!(vault.epoch(), founder.epoch());
+        assert!(vault.members.shares_catalog_with(&founder.device()));
+        set(Role::Vault);
+        vault.hears(&founder);
+        assert!(vault.members.ring().unwrap().get(&founder.epoch()).is_none());
+        assert!(!vault.members.shares_catalog_with(&founder.device()));
+        let before = founder.epoch();
+        set(Role::Vault);
+        assert_eq!(founder.epoch(), before, "what changes nothing begins nothing");
+    }
+}

@@ -32,6 +32,8 @@ pub enum ErrorKind {
     InviteRevoked,
     /// Too many wrong tries; the code is burnt.
     InviteBurnt,
+    /// The two screens showed different words, or one person said so.
+    WordsDiffer,
     /// Nobody answered at the code's addresses.
     InviteUnreachable,
     /// The role does not allow this.

@@ -14,6 +14,6 @@ pub use reply::{
     RevokeOutcome, RevokedView, SourceKind, SourceView, StatusView, StreamItem, WhereView,
 };
 pub use request::{
-    AddLocation, CatQuery, EnsureRequest, FindQuery, GetRequest, IndexRequest, InviteRequest, LogQuery, NamedRequest,
-    OpenInvite, RecoveryWords, RevokeDevice, ScanMode, SetDeviceRole, WhereQuery,
+    AddLocation, CatQuery, CompareWords, EnsureRequest, FindQuery, GetRequest, IndexRequest, InviteRequest, LogQuery,
+    NamedRequest, OpenInvite, RecoveryWords, RevokeDevice, ScanMode, SetDeviceRole, WhereQuery,
 };

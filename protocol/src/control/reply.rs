@@ -199,8 +199,17 @@ pub struct InviteView {
     pub expires_at: String,
     /// Role of who joins.
     pub role: String,
-    /// `open`, `used`, `burnt`, `revoked` or `expired`.
+    /// `open`, `used`, `burnt`, `revoked` or `expired`; of a short code also `comparing`.
     pub state: String,
+    /// Where the joiner of a short code reaches this device, as `HOST:PORT`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub at: Vec<String>,
+    /// Four words that the joiner's screen must show too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub words: Option<String>,
+    /// Name of the device that has joined.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
 }
 
 /// What joining brought.
@@ -212,6 +221,9 @@ pub struct JoinView {
     pub group_id: String,
     /// Its name.
     pub group: String,
+    /// The four words that both screens showed, after a short code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub words: Option<String>,
 }
 
 /// How a peer is reached.

@@ -26,6 +26,15 @@ pub struct OpenInvite {
     pub role: Role,
 }
 
+/// Says whether the four words on both screens are the same.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CompareWords {
+    /// The invite's id.
+    pub id: String,
+    /// They are.
+    pub same: bool,
+}
+
 /// Names an invite to take back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InviteRequest {
