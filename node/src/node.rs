@@ -256,13 +256,22 @@ impl Node {
         }
     }
 
-    /// Names of devices, by what they say of themselves or were admitted as.
+    /// Names of the group's devices, by what they say of themselves or were admitted as.
     pub(crate) fn device_names(&self, snapshot: &Snapshot) -> Result<BTreeMap<DeviceId, String>, CatalogError> {
         let mut names = self.members.names();
         for (device, said) in snapshot.devices()? {
             if let Some(name) = names.get_mut(&device) {
                 *name = said.name.to_string();
             }
+        }
+        Ok(names)
+    }
+
+    /// The same with the names of devices that were removed.
+    pub(crate) fn all_device_names(&self, snapshot: &Snapshot) -> Result<BTreeMap<DeviceId, String>, CatalogError> {
+        let mut names = self.device_names(snapshot)?;
+        for (device, said) in snapshot.devices()? {
+            names.entry(device).or_insert_with(|| said.name.to_string());
         }
         Ok(names)
     }
