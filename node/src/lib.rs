@@ -15,6 +15,8 @@ mod contacts;
 #[cfg(feature = "network")]
 mod control;
 #[cfg(feature = "network")]
+mod durable;
+#[cfg(feature = "network")]
 mod engine;
 #[cfg(feature = "network")]
 pub mod keys;

@@ -63,13 +63,19 @@ pub const TYPES: &[WireType] = types![
     record::Suspicion,
     record::Want,
     record::WantOutcome,
-    record::Alias,
     seal::KeyBundle,
     seal::Manifest,
     seal::Signed,
     seal::SnapshotPage,
     sync::Frame,
     sync::Gossip,
+    membership::Remove,
+    membership::SetRole,
+    membership::Rotate,
+    membership::Recover,
+    pairing::WordsMessage,
+    pairing::CodeInvite,
+    record::Alias,
 ];
 
 /// The type of this name.

@@ -1,6 +1,7 @@
 //! Writing files under names that may come from others: inside their root, never over another file, durable.
 
 use super::OWN_FOLDER;
+use crate::durable;
 use crate::tree_hash;
 use cap_fs_ext::DirExt;
 use cap_std::{ambient_authority, fs::Dir};
@@ -19,6 +20,8 @@ use std::{
 /// How a file ends that is not whole yet.
 pub const PARTIAL_SUFFIX: &str = ".partial";
 const PARTIAL_PREFIX: &str = ".larder-";
+/// Folders that are held open at once.
+const FOLDERS_OPEN_MAX: usize = 128;
 /// Longest name that file systems take.
 const NAME_BYTES_MAX: usize = 255;
 
@@ -105,19 +108,20 @@ pub fn clean_partials(root: &Path, older_than: Duration) {
 /// # Errors
 /// When the root cannot be opened, or a folder cannot be made durable.
 pub fn place_all(root: &Path, items: &[Placing]) -> io::Result<Vec<Result<Placed, PlaceError>>> {
-    let root = Dir::open_ambient_dir(root, ambient_authority())?;
-    let mut folders: BTreeMap<Vec<OsString>, Dir> = BTreeMap::new();
+    let mut folders = Folders { root: Dir::open_ambient_dir(root, ambient_authority())?, open: BTreeMap::new() };
     let mut results = Vec::with_capacity(items.len());
     for item in items {
-        results.push(place(&root, &mut folders, item));
+        if folders.open.len() >= FOLDERS_OPEN_MAX {
+            folders.sync()?;
+            folders.open.clear();
+        }
+        results.push(place(&mut folders, item));
     }
-    for folder in folders.into_values() {
-        sync(&folder)?;
-    }
+    folders.sync()?;
     Ok(results)
 }
 
-fn place(root: &Dir, folders: &mut BTreeMap<Vec<OsString>, Dir>, item: &Placing) -> Result<Placed, PlaceError> {
+fn place(folders: &mut Folders, item: &Placing) -> Result<Placed, PlaceError> {
     let mut parts: Vec<OsString> =
         item.path.to_bytes().split(|byte| *byte == b'/').map(|part| OsString::from_vec(part.to_vec())).collect();
     if parts.iter().any(|part| part.len() > NAME_BYTES_MAX) || parts.first().is_some_and(|part| part == OWN_FOLDER) {
@@ -127,11 +131,7 @@ fn place(root: &Dir, folders: &mut BTreeMap<Vec<OsString>, Dir>, item: &Placing)
     if is_partial(&name) {
         return Err(PlaceError::Forbidden);
     }
-    if !folders.contains_key(&parts) {
-        let folder = make_folders(root, &parts)?;
-        folders.insert(parts.clone(), folder);
-    }
-    let folder = folders.get(&parts).ok_or(PlaceError::Forbidden)?;
+    let folder = folders.get(&parts)?;
     if let Some(modified) = item.modified {
         let file = fs::OpenOptions::new().write(true).open(&item.partial)?;
         let offset = Duration::from_nanos(modified.0.unsigned_abs());
@@ -159,27 +159,43 @@ fn place(root: &Dir, folders: &mut BTreeMap<Vec<OsString>, Dir>, item: &Placing)
     }
 }
 
-/// Makes a folder's names durable. A `Dir` is only a name for the folder; syncing needs it opened.
-fn sync(folder: &Dir) -> io::Result<()> {
-    let opened = rustix::fs::openat(folder, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    File::from(opened).sync_all()
+/// Folders in which names have changed, open until all are made durable together.
+struct Folders {
+    root: Dir,
+    open: BTreeMap<Vec<OsString>, Dir>,
 }
 
-/// Opens a folder below the root and makes what is missing; a link on the way is not followed.
-fn make_folders(root: &Dir, parts: &[OsString]) -> Result<Dir, PlaceError> {
-    let mut folder = root.try_clone()?;
-    for part in parts {
-        match folder.create_dir(part) {
-            Ok(()) => sync(&folder)?,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error.into()),
+impl Folders {
+    /// A folder below the root; what is missing is made, and a link on the way is not followed.
+    fn get(&mut self, parts: &[OsString]) -> Result<&Dir, PlaceError> {
+        if !self.open.contains_key(parts) {
+            let folder = match parts.split_last() {
+                None => self.root.try_clone()?,
+                Some((name, above)) => {
+                    let above = self.get(above)?;
+                    match above.create_dir(name) {
+                        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error.into()),
+                        _ => above.open_dir_nofollow(name).map_err(|error| {
+                            match rustix::io::Errno::from_io_error(&error) {
+                                Some(rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => PlaceError::Occupied,
+                                _ => error.into(),
+                            }
+                        })?,
+                    }
+                }
+            };
+            self.open.insert(parts.to_vec(), folder);
         }
-        folder = folder.open_dir_nofollow(part).map_err(|error| match rustix::io::Errno::from_io_error(&error) {
-            Some(rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => PlaceError::Occupied,
-            _ => error.into(),
-        })?;
+        self.open.get(parts).ok_or(PlaceError::Forbidden)
     }
-    Ok(folder)
+
+    /// Makes their names durable. A `Dir` is only a name for the folder; syncing needs it opened.
+    fn sync(&self) -> io::Result<()> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let opened =
+            self.open.values().map(|folder| Ok(File::from(rustix::fs::openat(folder, ".", flags, Mode::empty())?)));
+        durable::sync_all(opened.collect::<io::Result<Vec<_>>>()?.iter())
+    }
 }
 
 fn rename_without_replacing(partial: &Path, folder: &Dir, name: &OsStr) -> io::Result<()> {

@@ -5,6 +5,7 @@ use super::{
     partial::{Partial, ReceiveError},
     wire::{self, BLOBS_MAX, Refusal, Refused, Wanted},
 };
+use crate::durable;
 use bao_tree::ChunkRanges;
 use larder_protocol::{
     fetch::{Assignment, FetchPlan, Reason},
@@ -273,9 +274,13 @@ fn open_all(request: &Request, state: &Mutex<Progressing>, numbers: Vec<usize>) 
 }
 
 fn finish(state: &Mutex<Progressing>, number: usize, partial: Partial, given: Option<Given>) {
-    let finished = partial.finish();
+    finished(state, number, partial.finish(), given);
+}
+
+/// Notes that a file is durable, or why it is not.
+fn finished(state: &Mutex<Progressing>, number: usize, durable: io::Result<()>, given: Option<Given>) {
     let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-    match finished {
+    match durable {
         Ok(()) => {
             if let Some(plan) = &mut state.plan {
                 plan.done(number);
@@ -294,9 +299,8 @@ struct Syncing<'a> {
     waiting: Vec<(usize, Partial, Given)>,
 }
 
-/// Files that wait, and threads that sync them.
-const SYNCS_AT_ONCE: usize = 64;
-const SYNC_THREADS: usize = 16;
+/// Files that wait, each of them open.
+const SYNCS_AT_ONCE: usize = 256;
 /// Files above this size are synced one by one.
 const SYNC_TOGETHER_BYTES_MAX: u64 = 1 << 20;
 
@@ -313,18 +317,15 @@ impl Syncing<'_> {
     }
 
     fn sync(&mut self) {
-        let waiting = Mutex::new(std::mem::take(&mut self.waiting));
-        let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        std::thread::scope(|scope| {
-            let threads = SYNC_THREADS.min(waiting.lock().unwrap_or_else(PoisonError::into_inner).len());
-            for _ in 0..threads {
-                scope.spawn(|| {
-                    while let Some((number, partial, given)) = next() {
-                        finish(self.state, number, partial, Some(given));
-                    }
-                });
+        let waiting = std::mem::take(&mut self.waiting);
+        let durable = durable::sync_all(waiting.iter().map(|(_, partial, _)| partial.file()));
+        for (number, partial, given) in waiting {
+            match durable {
+                Ok(()) => finished(self.state, number, partial.finish_synced(), Some(given)),
+                // Each for itself, so that the failure hits only the file that it belongs to.
+                Err(_) => finish(self.state, number, partial, Some(given)),
             }
-        });
+        }
     }
 }
 

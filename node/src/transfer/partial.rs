@@ -144,6 +144,17 @@ impl Partial {
         Ok(())
     }
 
+    /// The file itself.
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// As [`finish`](Self::finish), when the file was made durable together with others.
+    pub(super) fn finish_synced(self) -> io::Result<()> {
+        self.forget_nodes();
+        Ok(())
+    }
+
     fn forget_nodes(&self) {
         if self.nodes.is_some() {
             let _ = fs::remove_file(nodes_path(&self.path));

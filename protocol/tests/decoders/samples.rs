@@ -6,8 +6,11 @@ use larder_protocol::{
     codec::{Wire, encode},
     id::{ChunkId, ContentId, DeviceId, EpochId, GroupId, LocationId, PlainChunkId, WantId},
     log::{Author, Batch, Op, SealedBatch, SignedBatch, VersionVector, genesis_hash},
-    membership::{Admit, Create, Enrolment, MembershipOp, Role, SealedName, SignedOp, WrappedSecret, WrappingKey},
-    pairing::{Invite, InviteKey, InviteState, Message, Refusal, Ticket},
+    membership::{
+        Admit, Create, Enrolment, MembershipOp, Recover, Remove, Role, Rotate, RotateRandomness, SealedName, SetRole,
+        SignedOp, WrappedSecret, WrappingKey,
+    },
+    pairing::{Code, CodeInvite, Invite, InviteKey, InviteState, Message, Refusal, Ticket, WordsMessage},
     path::RelPath,
     record::{
         Alias, Device, Entry, EntryValue, File, GoneReason, Location, LocationState, Profile, Purpose, Replica,
@@ -52,6 +55,16 @@ fn wrapped() -> WrappedSecret {
 
 fn name() -> SealedName {
     SealedName::seal(&text("laptop"), EPOCH, &[11; 32], [12; 24])
+}
+
+fn remove() -> Remove {
+    Remove { device: device(), cuts: List::truncated([(0, 7), (1, 2)]) }
+}
+
+fn rotate() -> Rotate {
+    let to = WrappingKey::from_bytes([8; 32]).public();
+    let random = RotateRandomness { secret: [14; 32], seed: [15; 32] };
+    Rotate::new([(device(), to)], &to, [(EPOCH, [16; 32])], &random).expect("good keys")
 }
 
 fn enrolment() -> Enrolment {
@@ -244,6 +257,22 @@ pub fn of(name: &str) -> Vec<Vec<u8>> {
             Frame::Ack,
             Frame::End { vector: vector() },
         ]),
+        "Remove" => all(&[remove()]),
+        "SetRole" => all(&[SetRole { device: device(), role: Role::Vault, cuts: List::default() }]),
+        "Rotate" => all(&[rotate()]),
+        "Recover" => {
+            all(&[Recover { remove: List::truncated([remove()]), admin: admit(Role::Admin), rotate: rotate() }])
+        }
+        "WordsMessage" => all(&[
+            WordsMessage::Answer {
+                nonce: [33; 32],
+                group_tag: [34; 32],
+                element: Bytes::new(vec![35; 33]).expect("33 bytes"),
+            },
+            WordsMessage::Confirmed { confirmation: [36; 32], group: GROUP },
+            WordsMessage::Refuse(Refusal::Wrong),
+        ]),
+        "CodeInvite" => all(&[CodeInvite::open(&Code::new(37, [1; 6]), Role::Writer, SEEN, SEEN.plus_millis(1000))]),
         "Gossip" => all(&[Gossip::of(author(0), 0, 1, &sealed(&batch(5, b"one"))), head]),
         _ => Vec::new(),
     }
