@@ -204,6 +204,10 @@ fn a_short_code_is_burnt_by_three_wrong_ones_and_goes_with_its_command() {
         if back { Ok(()) } else { Err(listed) }
     });
     nas.fails(5, "invite-revoked", ["join", code, "--at", at, "--yes", "--name", "nas"]);
+    let mut inviting = laptop.command(["invite", "--words", "--yes", "--role", "reader"]).start();
+    let open = inviting.next_object();
+    assert_eq!(laptop.object(["invite", "revoke", json::text(&open, "id")])["state"], "revoked");
+    assert_eq!(inviting.wait().expect(5).error_kind().as_deref(), Some("invite-revoked"));
     laptop.fails(2, "bad-request", ["invite", "--words"]);
 }
 

@@ -478,7 +478,6 @@ mod tests {
         let (founder, _) = Machine::found();
         let second = founder.invite("second", Role::Admin);
         let third = founder.invite("third", Role::Admin);
-        founder.members.roster();
         second.hears(&third);
         let old = second.epoch();
         let vote = |by: &Machine| by.members.remove("founder", founder.device(), Cuts::default()).unwrap();

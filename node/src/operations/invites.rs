@@ -387,9 +387,7 @@ pub(crate) async fn open_words(
         }
     };
     drop(place);
-    let id = first.id.clone();
-    let revoked = take_back(&node, &id).await;
-    if let Err(error) = revoked {
+    if let Err(error) = take_back(&node, &first.id).await {
         tracing::warn!(%error, "a short code cannot be taken back");
     }
     Err(ControlError::new(ended, first.id))
@@ -407,10 +405,9 @@ pub(crate) async fn list(node: &Arc<Node>) -> Result<Vec<InviteView>, ControlErr
 
 pub(crate) async fn revoke(node: &Arc<Node>, id: &str) -> Result<InviteView, ControlError> {
     let view = take_back(node, id).await?;
-    if let Some(waiting) =
-        view.id.strip_prefix(CODE_ID).and_then(|number| node.inviting.waiting().remove(&number.parse().ok()?))
-    {
-        drop(waiting);
+    // Its command ends with its place.
+    if let Some(number) = view.id.strip_prefix(CODE_ID).and_then(|number| number.parse::<u8>().ok()) {
+        node.inviting.waiting().remove(&number);
     }
     Ok(view)
 }
