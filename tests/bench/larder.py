@@ -3,13 +3,12 @@
 import http.client
 import json
 import os
-import shutil
 import socket
 import subprocess
 import time
 from pathlib import Path
 
-from measure import children_seconds, cpu_seconds, until
+from measure import children_seconds, cpu_seconds, discard, until
 
 CONFIG = '[network]\nlisten = ["127.0.0.1:0"]\nmdns = false\n'
 BIN = os.environ.get("LARDER_BIN", "larder")
@@ -100,7 +99,7 @@ class Pair:
     def __exit__(self, *_):
         for one in (self.a, self.b):
             one.stop()
-        shutil.rmtree(self.root, ignore_errors=True)
+        discard(self.root)
 
     def run(self, workload):
         """Moves a workload into A's location, indexes it, waits until B knows, and fetches it there."""

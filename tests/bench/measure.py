@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -18,6 +19,28 @@ def say(text):
 def settle():
     """Lets the disk finish what earlier steps left, so that nobody pays for another's writes."""
     os.sync()
+    time.sleep(2)
+
+
+# ext4 steps around each inode that was freed in the last minutes, so that removing many files makes new ones dear for whoever
+# is measured next. Folders of many files are therefore only put aside, and removed at the end.
+_aside = []
+
+
+def discard(folder):
+    """Puts a folder out of the way until the end."""
+    folder = Path(folder)
+    if folder.exists():
+        aside = folder.with_name(f"discarded-{len(_aside)}-{folder.name}")
+        folder.rename(aside)
+        _aside.append(aside)
+
+
+def remove_discarded():
+    """Removes what was put aside."""
+    for folder in _aside:
+        shutil.rmtree(folder, ignore_errors=True)
+    _aside.clear()
 
 
 def tree(pid):

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import socket
 import subprocess
 import time
@@ -11,7 +10,7 @@ import urllib.request
 import xml.etree.ElementTree as xml
 from pathlib import Path
 
-from measure import cpu_seconds, until
+from measure import cpu_seconds, discard, until
 
 KEY = "larder-benchmark"
 FOLDER = "bench"
@@ -134,7 +133,7 @@ class Pair:
     def __exit__(self, *_):
         for one in (self.a, self.b):
             one.stop()
-        shutil.rmtree(self.root, ignore_errors=True)
+        discard(self.root)
 
     def run(self, workload):
         """Moves a workload into A's folder, asks for a scan at once, and waits until B has all of it."""

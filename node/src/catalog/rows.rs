@@ -1,8 +1,8 @@
 //! Bytes of the rows: variable-length integers, checksums, and one struct per kind of row.
 //!
 //! redb checks its own checksums only while repairing, not on ordinary reads. Every value therefore begins with eight
-//! bytes of BLAKE3 over the table's name, the key and the rest, so that a flipped bit or a row under a wrong key is
-//! found when it is read.
+//! bytes of XXH3 over the table's name, the key and the rest, so that a flipped bit or a row under a wrong key is
+//! found when it is read. It guards against accidents on this disk; what comes from others is checked by BLAKE3.
 
 use super::CatalogError;
 use larder_protocol::{
@@ -12,16 +12,13 @@ use larder_protocol::{
     time::{Hlc, Timestamp},
 };
 use redb::{Key, TableDefinition, TableHandle};
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 pub(super) const TAG_BYTES: usize = 8;
 
 fn tag(table: &str, key: &[u8], body: &[u8]) -> [u8; TAG_BYTES] {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&(table.len() as u64).to_le_bytes()).update(table.as_bytes());
-    hasher.update(&(key.len() as u64).to_le_bytes()).update(key).update(body);
-    let mut tag = [0; TAG_BYTES];
-    tag.copy_from_slice(&hasher.finalize().as_bytes()[..TAG_BYTES]);
-    tag
+    let place = xxh3_64_with_seed(key, xxh3_64(table.as_bytes()));
+    xxh3_64_with_seed(body, place).to_le_bytes()
 }
 
 /// Puts the checksum in front of a row.

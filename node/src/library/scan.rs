@@ -167,15 +167,26 @@ pub fn scan(
         return Err(ScanError::Offline);
     }
     // What was known is read while the tree is listed.
-    let (walked, known) = std::thread::scope(|scope| {
-        let known = scope.spawn(|| {
-            let known = known();
-            debug_assert!(known.iter().all(|known| known.is_sorted_by(|(a, _), (b, _)| a.split() < b.split())));
-            known
-        });
-        (walk(root, cancel), known.join())
-    });
-    let known = &known.ok().flatten().ok_or(ScanError::Rejected)?[..];
+    let (walked, known) = rayon::join(|| walk(root, cancel), known);
+    let known = known.ok_or(ScanError::Rejected)?;
+    debug_assert!(known.is_sorted_by(|(a, _), (b, _)| a.split() < b.split()));
+    let summary = look(root, &known, &walked, options, cancel, proven, progress, take);
+    // Tens of thousands of paths take a while to give back.
+    rayon::spawn(move || drop((known, walked)));
+    summary
+}
+
+#[expect(clippy::too_many_arguments, reason = "the second half of `scan`, called only there")]
+fn look(
+    root: &Path,
+    known: &[(RelPath, Known)],
+    walked: &Walked,
+    options: ScanOptions,
+    cancel: &AtomicBool,
+    proven: &dyn Fn() -> bool,
+    progress: &(dyn Fn(ScanProgress) + Sync),
+    take: &mut dyn FnMut(Vec<Change>) -> bool,
+) -> Result<Summary, ScanError> {
     if cancel.load(Ordering::Relaxed) {
         return Err(ScanError::Cancelled);
     }
@@ -186,7 +197,7 @@ pub fn scan(
         skipped: walked.skipped,
         ..Summary::default()
     };
-    let (looked_at, gone) = compare(known, &walked);
+    let (looked_at, gone) = compare(known, walked);
     // A mass disappearance is judged before anything is told, so that an empty mount changes nothing at all.
     let believable =
         gone.len() as u64 <= LOSS_FILES_MIN.max(known.len() as u64 * LOSS_PERCENT_MAX / 100) || options.accept_loss;
