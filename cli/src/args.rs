@@ -1,6 +1,7 @@
 //! The command line: what can be typed.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use larder_protocol::membership::Role;
 use std::{path::PathBuf, time::Duration};
 
 /// Knows where every file of a household or team is, and brings it where it is wanted.
@@ -117,6 +118,14 @@ pub(crate) struct InviteArgs {
     /// What the new device may do.
     #[arg(long, value_enum, default_value_t = RoleArg::Writer)]
     pub(crate) role: RoleArg,
+    /// Print a short code to say aloud, for a machine on this network, and wait until it is used; at most 5 minutes.
+    ///
+    /// Both screens then show four words, and both people say whether they are the same.
+    #[arg(long)]
+    pub(crate) words: bool,
+    /// Do not ask whether the words are the same.
+    #[arg(long, requires = "words")]
+    pub(crate) yes: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -130,7 +139,7 @@ pub(crate) enum InviteCommand {
     },
 }
 
-/// Roles that an invite can give.
+/// What a device may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum RoleArg {
     /// Everything, and admit others.
@@ -139,6 +148,19 @@ pub(crate) enum RoleArg {
     Writer,
     /// Read only.
     Reader,
+    /// Hold sealed chunks, without keys.
+    Vault,
+}
+
+impl From<RoleArg> for Role {
+    fn from(role: RoleArg) -> Self {
+        match role {
+            RoleArg::Admin => Self::Admin,
+            RoleArg::Writer => Self::Writer,
+            RoleArg::Reader => Self::Reader,
+            RoleArg::Vault => Self::Vault,
+        }
+    }
 }
 
 fn parse_ttl(text: &str) -> Result<Duration, String> {
@@ -151,12 +173,18 @@ fn parse_ttl(text: &str) -> Result<Duration, String> {
 
 #[derive(Debug, Args)]
 pub(crate) struct JoinArgs {
-    /// The invite code; '-' or nothing reads it from stdin.
+    /// The invite code, or a short one such as 37-apple-river-onion; '-' or nothing reads it from stdin.
     #[arg(value_name = "CODE")]
     pub(crate) code: Option<String>,
     /// Name of this device [default: the host's name].
     #[arg(long, value_name = "DEVICE")]
     pub(crate) name: Option<String>,
+    /// Where the device that shows a short code is, as it says itself; found by mDNS where that is on; may be repeated.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) at: Vec<std::net::SocketAddr>,
+    /// Do not ask whether the four words that follow a short code are the same.
+    #[arg(long)]
+    pub(crate) yes: bool,
     /// Listen here instead of where the settings say; may be repeated.
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) listen: Vec<std::net::SocketAddr>,
@@ -170,6 +198,28 @@ pub(crate) enum DeviceCommand {
     Show {
         /// Its name or id.
         device: String,
+    },
+    /// Remove a device for good, and say what it could still read.
+    ///
+    /// Devices that are connected hear of it now, others when they meet one that has. An admin removes who is junior to
+    /// it; against a senior one it is a vote, which takes effect when more than half of the admins have cast it.
+    Revoke {
+        /// Its name or id.
+        device: String,
+        /// Decide by the recovery words, read from FILE or, with '-', from stdin; this device becomes the senior admin.
+        #[arg(long, value_name = "FILE")]
+        recovery: Option<PathBuf>,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Change what a device may do.
+    SetRole {
+        /// Its name or id.
+        device: String,
+        /// What it may do from now on.
+        #[arg(value_enum)]
+        role: RoleArg,
     },
 }
 

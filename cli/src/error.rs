@@ -23,7 +23,10 @@ pub(crate) fn exit_code(kind: ErrorKind) -> u8 {
         | K::InviteExpired
         | K::InviteRevoked
         | K::InviteBurnt
+        | K::WordsDiffer
         | K::NotAllowed
+        | K::OwnDevice
+        | K::RecoveryWrong
         | K::LocationReadOnly => 5,
         K::Occupied | K::LocationLocked | K::NameTaken | K::LocationExists | K::AlreadyInitialised | K::NodeRunning => {
             6
@@ -61,8 +64,11 @@ fn message(error: &ControlError) -> String {
         K::InviteExpired => "the invite code has expired".to_owned(),
         K::InviteRevoked => "the invite code was taken back".to_owned(),
         K::InviteBurnt => "the invite code was tried wrongly too often and is burnt".to_owned(),
+        K::WordsDiffer => "the words on the two screens were not said to be the same; nobody was let in".to_owned(),
         K::InviteUnreachable => "the inviting device does not answer".to_owned(),
         K::NotAllowed => format!("this device may not do that: {subject}"),
+        K::OwnDevice => format!("'{subject}' is this device, which cannot do that to itself"),
+        K::RecoveryWrong => "these are not the recovery words of this group".to_owned(),
         K::NameTaken => format!("the name '{subject}' is taken"),
         K::LocationExists => format!("{subject} already belongs to a location"),
         K::LocationOffline => format!("'{subject}' is not proven to be there; nothing was marked missing"),
@@ -98,8 +104,13 @@ fn hint(error: &ControlError) -> &'static str {
         K::InviteWrong | K::InviteUsed | K::InviteExpired | K::InviteRevoked | K::InviteBurnt => {
             "get a new one with 'larder invite' on a device of the group"
         }
+        K::WordsDiffer => {
+            "somebody may sit in between: try again with a new code, or use 'larder invite' without --words"
+        }
         K::InviteUnreachable => "check that its node runs and that this machine can reach it, then try again",
         K::NotAllowed => "ask an admin of the group",
+        K::OwnDevice => "run it on another device of the group",
+        K::RecoveryWrong => "give the 24 words that 'larder init' showed, in their order",
         K::NameTaken => "choose another name",
         K::LocationExists => "see 'larder location list'",
         K::LocationOffline => "plug it in or mount it, then run 'larder index' again",

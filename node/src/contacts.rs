@@ -1,10 +1,11 @@
 //! Addresses that came with an invite: where to find the group for the first time.
 
 use crate::{config::Home, operations::errors};
-use larder_protocol::{control::ControlError, id::DeviceId, pairing::Contact};
+use larder_protocol::{control::ControlError, id::DeviceId, pairing::Contact, record::Name};
 use std::collections::BTreeMap;
 
 const FILE: &str = "contacts.json";
+const NAME_FILE: &str = "name";
 
 /// Keeps addresses for the first start.
 pub(crate) fn save(home: &Home, contacts: &[Contact]) -> Result<(), ControlError> {
@@ -15,6 +16,17 @@ pub(crate) fn save(home: &Home, contacts: &[Contact]) -> Result<(), ControlError
     let path = home.catalog().join(FILE);
     let text = serde_json::to_vec(&addresses).map_err(errors::internal)?;
     std::fs::write(&path, text).map_err(|error| errors::io(&path, &error))
+}
+
+/// Keeps this device's name, which the membership log holds sealed and a vault cannot open.
+pub(crate) fn save_own_name(home: &Home, name: &Name) -> Result<(), ControlError> {
+    let path = home.catalog().join(NAME_FILE);
+    std::fs::write(&path, name.as_bytes()).map_err(|error| errors::io(&path, &error))
+}
+
+/// The name with which this device joined.
+pub(crate) fn own_name(home: &Home) -> Option<Name> {
+    Name::new(std::fs::read_to_string(home.catalog().join(NAME_FILE)).ok()?).ok()
 }
 
 /// Reads them; none is no error, as the catalog says more once it is there.

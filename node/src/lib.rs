@@ -50,4 +50,4 @@ pub use control::connect as connect_control;
 #[cfg(feature = "network")]
 pub use run::{LogTarget, RunOptions, run};
 #[cfg(feature = "network")]
-pub use setup::{Initialised, init, is_initialised, join};
+pub use setup::{Initialised, init, is_initialised, is_short_code, join, join_by_words};

@@ -10,14 +10,14 @@ use crate::{
     engine::{Engine, Holdings, Members, Online, Places, tell_addresses},
     keys::{DeviceKeys, MembershipStore},
     network,
-    operations::errors,
+    operations::{errors, invites::Inviting},
     pairing::Host,
     search::Search,
     transfer::{DataPlane, PlaneConfig},
 };
 use larder_protocol::{
     control::{ControlError, ErrorKind},
-    id::{DeviceId, GroupId},
+    id::{DeviceId, EpochId, GroupId},
     record::Name,
     seal::KeyRing,
     sync::{FRAME_BYTES_MAX, Gossip},
@@ -65,6 +65,8 @@ pub struct Node {
     pub(crate) network: network::Handle,
     pub(crate) online: Online,
     pub(crate) pairing: Arc<Host>,
+    /// Commands that wait for who uses their invite.
+    pub(crate) inviting: Arc<Inviting>,
     pub(crate) settings: Settings,
     pub(crate) listen: Vec<SocketAddr>,
     pub(crate) staging: std::path::PathBuf,
@@ -81,9 +83,10 @@ pub(crate) fn now() -> Timestamp {
     Timestamp(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
 }
 
-/// The keys that batches are sealed under.
-pub(crate) fn log_keys(ring: &KeyRing) -> LogKeys {
-    LogKeys { current: ring.current().0, keys: ring.iter().map(|(epoch, secret)| (*epoch, secret.log_key())).collect() }
+/// The keys that batches are sealed under; none for a vault, whose catalog stays empty.
+pub(crate) fn log_keys(ring: Option<&KeyRing>) -> LogKeys {
+    let keys = ring.into_iter().flat_map(KeyRing::iter).map(|(epoch, secret)| (*epoch, secret.log_key())).collect();
+    LogKeys { current: ring.map_or(EpochId::new([0; 16]), |ring| ring.current().0), keys }
 }
 
 /// Ports of one host: for control and for data, each on TCP and UDP.
@@ -118,8 +121,11 @@ impl Node {
         members.set_first_addresses(crate::contacts::load(home));
         let group = members.group();
         let (name, group_name) = members.own_names();
+        let name = name.or_else(|| crate::contacts::own_name(home)).unwrap_or_default();
+        let group_name = group_name.map_or_else(String::new, |name| name.to_string());
 
-        let identity = Identity { group, signing: keys.signing().clone(), log_keys: log_keys(&members.ring()) };
+        let identity =
+            Identity { group, signing: keys.signing().clone(), log_keys: log_keys(members.ring().as_deref()) };
         let options = Options { cache_bytes: settings.catalog.cache_mib << 20, now: now(), permits: members.clone() };
         let (dir, cache) = (home.catalog(), home.cache());
         let (catalog, search, report) = tokio::task::spawn_blocking(move || {
@@ -156,7 +162,7 @@ impl Node {
             })
             .collect();
         let (network, events) = start_network(&keys, &settings, listen_control, &listen)?;
-        let inviter = Arc::new(crate::operations::invites::Inviting::default());
+        let inviter = Arc::new(Inviting::default());
         let pairing = Host::new(keys.clone(), group, inviter.clone());
         let node = Arc::new(Self {
             name,
@@ -173,6 +179,7 @@ impl Node {
             network,
             online: Online::default(),
             pairing,
+            inviting: inviter.clone(),
             settings,
             listen,
             staging,
@@ -249,13 +256,22 @@ impl Node {
         }
     }
 
-    /// Names of devices, by what they say of themselves or were admitted as.
+    /// Names of the group's devices, by what they say of themselves or were admitted as.
     pub(crate) fn device_names(&self, snapshot: &Snapshot) -> Result<BTreeMap<DeviceId, String>, CatalogError> {
         let mut names = self.members.names();
         for (device, said) in snapshot.devices()? {
             if let Some(name) = names.get_mut(&device) {
                 *name = said.name.to_string();
             }
+        }
+        Ok(names)
+    }
+
+    /// The same with the names of devices that were removed.
+    pub(crate) fn all_device_names(&self, snapshot: &Snapshot) -> Result<BTreeMap<DeviceId, String>, CatalogError> {
+        let mut names = self.device_names(snapshot)?;
+        for (device, said) in snapshot.devices()? {
+            names.entry(device).or_insert_with(|| said.name.to_string());
         }
         Ok(names)
     }

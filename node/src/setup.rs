@@ -4,17 +4,19 @@ use crate::{
     audit::{Audit, Event},
     config::{Home, Settings},
     keys::{DeviceKeys, MembershipStore, random},
+    network,
     node::now,
     operations::errors,
-    pairing::{self, JoinError},
+    pairing::{self, JoinError, Joined},
 };
 use larder_protocol::{
     control::{ControlError, ErrorKind, JoinView},
     id::EpochId,
-    membership::{CreateRandomness, MembershipLog, RecoveryKey},
-    pairing::{Refusal, Ticket, TicketError},
+    membership::{CreateRandomness, MembershipLog, RecoveryKey, Role},
+    pairing::{Code, Refusal, Ticket, TicketError},
     record::Name,
 };
+use std::{net::SocketAddr, time::Duration};
 use zeroize::Zeroizing;
 
 /// What founding a group brought.
@@ -117,19 +119,73 @@ pub async fn join(home: &Home, code: &str, device_name: &str) -> Result<JoinView
         ControlError::new(kind, "code").detail(error.to_string())
     })?;
     let keys = prepare(home)?;
-    let joined = pairing::join(&ticket, &keys, name, now()).await.map_err(refusal)?;
-    let ring = crate::keys::open_key_ring(&joined.log, &keys)
-        .ok_or_else(|| ControlError::new(ErrorKind::InviteWrong, "code").detail("the welcome holds no key"))?;
+    let joined = pairing::join(&ticket, &keys, name.clone(), now()).await.map_err(refusal)?;
+    keep(home, &keys, &name, &joined, Event::ok("join", joined.log.group()).fact("inviter", ticket.inviter))
+}
+
+/// Whether a text is a short code, for [`join_by_words`].
+pub fn is_short_code(code: &str) -> bool {
+    Code::from_text(code).is_ok()
+}
+
+/// How long machines of the local network have to answer.
+const NEARBY_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// Joins with a short code at one of these addresses, or, when there are none, at whoever is found by mDNS. `compare` shows four words to the person here and gives whether the
+/// other screen shows the same. Nothing but this device's own keys is kept when it fails.
+///
+/// # Errors
+/// [`ControlError`] says why not.
+pub async fn join_by_words<F: Future<Output = bool>>(
+    home: &Home,
+    code: &str,
+    addresses: &[SocketAddr],
+    device_name: &str,
+    compare: impl FnOnce(String) -> F,
+) -> Result<JoinView, ControlError> {
+    let name = name_of(device_name)?;
+    let code = Code::from_text(code)
+        .map_err(|error| ControlError::new(ErrorKind::InviteMalformed, "code").detail(error.to_string()))?;
+    let keys = prepare(home)?;
+    let mut addresses = addresses.to_vec();
+    if addresses.is_empty() {
+        let settings = Settings::load(&home.config_file()).map_err(|error| errors::config(home, &error))?;
+        let by_hand = |why: &str| ControlError::new(ErrorKind::BadRequest, "--at").detail(why);
+        if !settings.network.mdns {
+            return Err(by_hand("mDNS is off, so give the address that 'larder invite --words' shows"));
+        }
+        let hosts = network::hosts_nearby(NEARBY_TIME_MAX).await.map_err(|error| errors::listen(&error))?;
+        addresses = hosts.into_iter().map(|host| SocketAddr::new(host, pairing::PORT)).collect();
+        if addresses.is_empty() {
+            return Err(by_hand("nobody was found nearby, so give the address that 'larder invite --words' shows"));
+        }
+    }
+    let mut shown = None;
+    let showing = |words: String| {
+        shown = Some(words.clone());
+        compare(words)
+    };
+    let joined = pairing::join_by_words(&code, &addresses, &keys, name.clone(), showing).await.map_err(refusal)?;
+    let event = Event::ok("join", joined.log.group()).fact("by", "words");
+    Ok(JoinView { words: shown, ..keep(home, &keys, &name, &joined, event)? })
+}
+
+/// Makes the home one of the group's. Checks that the welcome holds what a member needs.
+fn keep(home: &Home, keys: &DeviceKeys, name: &Name, joined: &Joined, event: Event) -> Result<JoinView, ControlError> {
+    let ring = crate::keys::open_key_ring(&joined.log, keys);
     let roster = joined.log.roster();
-    let group = roster
-        .name()
-        .and_then(|name| name.open(|epoch| ring.get(epoch).map(|secret| *secret.as_bytes())))
-        .map_or_else(String::new, |name| name.to_string());
+    let role = roster.member(&keys.device()).map(|member| member.role);
+    if ring.is_none() && role.is_none_or(Role::may_read) {
+        return Err(ControlError::new(ErrorKind::InviteWrong, "code").detail("the welcome holds no key"));
+    }
+    let secret = |epoch: &EpochId| Some(*ring.as_ref()?.get(epoch)?.as_bytes());
+    let group = roster.name().and_then(|name| name.open(secret)).map_or_else(String::new, |name| name.to_string());
     crate::contacts::save(home, &joined.contacts)?;
+    crate::contacts::save_own_name(home, name)?;
     // The membership log comes last: with it the home counts as initialised.
     MembershipStore::new(&home.keys()).save(&joined.log).map_err(|error| errors::keys(&error))?;
-    note(home, Event::ok("join", joined.log.group()).fact("inviter", ticket.inviter));
-    Ok(JoinView { device_id: keys.device().to_string(), group_id: joined.log.group().to_string(), group })
+    note(home, event);
+    Ok(JoinView { device_id: keys.device().to_string(), group_id: joined.log.group().to_string(), group, words: None })
 }
 
 fn refusal(error: JoinError) -> ControlError {
@@ -141,12 +197,13 @@ fn refusal(error: JoinError) -> ControlError {
         JoinError::Refused(Refusal::Burnt) => ErrorKind::InviteBurnt,
         JoinError::Refused(Refusal::Busy) | JoinError::Unreachable(_) => ErrorKind::InviteUnreachable,
         JoinError::Ticket(_) => ErrorKind::InviteMalformed,
+        JoinError::WordsDiffer => ErrorKind::WordsDiffer,
         JoinError::Handshake(_) => ErrorKind::InviteWrong,
         JoinError::Setup(_) => ErrorKind::Internal,
     };
     let retry = kind == ErrorKind::InviteUnreachable;
     let detail = match &error {
-        JoinError::Refused(_) => String::new(),
+        JoinError::Refused(_) | JoinError::WordsDiffer => String::new(),
         other => other.to_string(),
     };
     ControlError { retry, ..ControlError::new(kind, "code").detail(detail) }

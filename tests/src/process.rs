@@ -8,7 +8,7 @@ use serde_json::Value;
 use std::{
     ffi::{OsStr, OsString},
     fmt,
-    io::{BufRead, BufReader, Read, Write},
+    io::{BufRead, BufReader, Write},
     os::{fd::OwnedFd, unix::process::ExitStatusExt},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -104,9 +104,14 @@ impl Invocation {
         let bytes = self.stdin;
         // A command that does not read its input closes it: no failure of the harness.
         thread::spawn(move || stdin.map(|mut stdin| stdin.write_all(&bytes)));
+        let (send_output, stdout_lines) = channel();
         let stdout = thread::spawn(move || {
-            let mut bytes = Vec::new();
-            stdout.map(|mut stdout| stdout.read_to_end(&mut bytes));
+            let (mut bytes, mut begin) = (Vec::new(), 0);
+            let mut stdout = stdout.map(BufReader::new);
+            while let Some(Ok(1..)) = stdout.as_mut().map(|stdout| stdout.read_until(b'\n', &mut bytes)) {
+                let _ = send_output.send(bytes[begin..].to_vec());
+                begin = bytes.len();
+            }
             bytes
         });
         let (send_line, stderr_lines) = channel();
@@ -122,7 +127,17 @@ impl Invocation {
         let (ended, exit) = channel();
         thread::spawn(move || ended.send(child.wait()));
         let deadline = Instant::now() + self.deadline;
-        Running { shown, handle, stdout: Some(stdout), stderr: Some(stderr), stderr_lines, exit, deadline, over: false }
+        Running {
+            shown,
+            handle,
+            stdout: Some(stdout),
+            stderr: Some(stderr),
+            stdout_lines,
+            stderr_lines,
+            exit,
+            deadline,
+            over: false,
+        }
     }
 }
 
@@ -139,6 +154,7 @@ pub struct Running {
     handle: ProcessHandle,
     stdout: Option<JoinHandle<Vec<u8>>>,
     stderr: Option<JoinHandle<String>>,
+    stdout_lines: Receiver<Vec<u8>>,
     stderr_lines: Receiver<String>,
     exit: Receiver<std::io::Result<ExitStatus>>,
     deadline: Instant,
@@ -162,6 +178,19 @@ impl Running {
                 Err(RecvTimeoutError::Disconnected) => return None,
                 Err(RecvTimeoutError::Timeout) => panic!("{}: nothing to be seen within its deadline", self.shown),
             }
+        }
+    }
+
+    /// The next object on stdout, while the command goes on.
+    ///
+    /// # Panics
+    /// When the deadline passes first, or stdout ends or holds anything else.
+    #[track_caller]
+    pub fn next_object(&mut self) -> Value {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        match self.stdout_lines.recv_timeout(left) {
+            Ok(line) => serde_json::from_slice(&line).unwrap_or_else(|error| panic!("{}: {error}", self.shown)),
+            Err(error) => panic!("{}: no further object: {error}", self.shown),
         }
     }
 

@@ -17,6 +17,8 @@ mod offline;
 mod pair;
 mod partition;
 mod restart;
+mod revoke;
+mod roles;
 mod sealed;
 mod secrets;
 mod sha256;

@@ -131,6 +131,86 @@ fn a_revoked_code_is_refused() {
     nas.join(&other);
 }
 
+/// The code with another last word.
+fn mistyped(code: &str) -> String {
+    let (rest, last) = code.rsplit_once('-').unwrap();
+    format!("{rest}-{}", if last == "zoo" { "zone" } else { "zoo" })
+}
+
+/// A short code is said aloud; both screens show the same four words, and nothing is in anybody's arguments or logs that
+/// would let another one in.
+#[test]
+fn a_short_code_makes_two_machines_one_group() {
+    let world = World::new();
+    let (laptop, desktop, nas) = (world.machine("laptop"), world.machine("desktop"), world.machine("nas"));
+    laptop.found();
+    let mut inviting = laptop.command(["invite", "--words", "--yes"]).start();
+    let open = inviting.next_object();
+    json::has_fields(&open, &["id", "code", "expires_at", "role", "at", "state"]);
+    assert_eq!((&open["state"], &open["role"]), (&"open".into(), &"writer".into()));
+    let (code, at) = (json::text(&open, "code"), json::list(&open, "at")[0].as_str().unwrap());
+    assert_eq!(code.split('-').count(), 4, "{code}");
+
+    // Who mistypes a word may try again.
+    let wrong = mistyped(code);
+    desktop.fails(5, "invite-wrong", ["join", &wrong, "--at", at, "--yes", "--name", "desktop"]);
+    desktop.fails(2, "bad-request", ["join", code, "--yes", "--name", "desktop"]);
+    desktop.fails(2, "bad-request", ["join", code, "--at", at, "--name", "desktop"]);
+    let joined = desktop.object(["join", code, "--at", at, "--yes", "--name", "desktop"]);
+    let compared = inviting.next_object();
+    assert_eq!((&compared["state"], &compared["words"]), (&"comparing".into(), &joined["words"]));
+    assert_eq!(json::text(&joined, "words").split(' ').count(), 4);
+    let used = inviting.next_object();
+    assert_eq!((&used["state"], &used["device"]), (&"used".into(), &"desktop".into()));
+    inviting.wait().expect(0);
+    cluster::all_online(&[laptop.clone(), desktop.clone()]);
+    cluster::agree(&[laptop.clone(), desktop.clone()]);
+
+    let invite = laptop.invite();
+    assert!(!invite.is_empty(), "keeps the pairing endpoint there, so that it can say why it refuses");
+    nas.fails(5, "invite-used", ["join", code, "--at", at, "--yes", "--name", "nas"]);
+    let listed = laptop.objects(["invite", "list"]);
+    assert!(listed.iter().any(|listed| listed["id"] == open["id"] && listed["state"] == "used"), "{listed:#?}");
+    let needle = [code.split_once('-').unwrap().1.as_bytes().to_vec()];
+    for node in [&laptop, &desktop] {
+        assert_eq!(larder_tests::data::search(&node.home().join("logs"), &needle), None);
+    }
+}
+
+#[test]
+fn a_short_code_is_burnt_by_three_wrong_ones_and_goes_with_its_command() {
+    let world = World::new();
+    let (laptop, nas) = (world.machine("laptop"), world.machine("nas"));
+    laptop.found();
+    let mut inviting = laptop.command(["invite", "--words", "--yes"]).start();
+    let open = inviting.next_object();
+    let (code, at) = (json::text(&open, "code"), json::list(&open, "at")[0].as_str().unwrap());
+    let wrong = mistyped(code);
+    for _ in 0..3 {
+        nas.fails(5, "invite-wrong", ["join", &wrong, "--at", at, "--yes", "--name", "nas"]);
+    }
+    let ended = inviting.wait().expect(5);
+    assert_eq!(ended.error_kind().as_deref(), Some("invite-burnt"));
+    nas.fails(5, "invite-burnt", ["join", code, "--at", at, "--yes", "--name", "nas"]);
+
+    let mut inviting = laptop.command(["invite", "--words", "--yes"]).start();
+    let open = inviting.next_object();
+    let (code, at) = (json::text(&open, "code"), json::list(&open, "at")[0].as_str().unwrap());
+    inviting.interrupt();
+    inviting.wait().expect(130);
+    eventually("the code is taken back", || {
+        let listed = laptop.objects(["invite", "list"]);
+        let back = listed.iter().any(|listed| listed["id"] == open["id"] && listed["state"] == "revoked");
+        if back { Ok(()) } else { Err(listed) }
+    });
+    nas.fails(5, "invite-revoked", ["join", code, "--at", at, "--yes", "--name", "nas"]);
+    let mut inviting = laptop.command(["invite", "--words", "--yes", "--role", "reader"]).start();
+    let open = inviting.next_object();
+    assert_eq!(laptop.object(["invite", "revoke", json::text(&open, "id")])["state"], "revoked");
+    assert_eq!(inviting.wait().expect(5).error_kind().as_deref(), Some("invite-revoked"));
+    laptop.fails(2, "bad-request", ["invite", "--words"]);
+}
+
 /// Roles limit writing and admitting; they are refused where they are asked, with their own error.
 #[test]
 fn roles_limit_what_a_device_may_do() {

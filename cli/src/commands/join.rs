@@ -19,12 +19,40 @@ pub(crate) fn run(context: &Context, args: JoinArgs) -> Outcome {
         }
     };
     let name = args.name.unwrap_or_else(default_name);
-    let joined = super::block_on_value(larder_node::join(&context.home, code.trim(), &name))?;
+    let code = code.trim();
+    let joined = if larder_node::is_short_code(code) {
+        may_ask(args.yes, "join")?;
+        let compare = |words: String| async move {
+            tokio::task::spawn_blocking(move || same_words(&words, args.yes)).await.unwrap_or(false)
+        };
+        super::block_on_value(larder_node::join_by_words(&context.home, code, &args.at, &name, compare))?
+    } else {
+        super::block_on_value(larder_node::join(&context.home, code, &name))?
+    };
     up::start(context, &args.listen)?;
     context.show(&joined, |joined| {
         render::line(&format!("{} joined group '{}'.", render::escape(&name), render::escape(&joined.group)));
     });
     Ok(error::OK)
+}
+
+/// Refuses a command that would have to ask where nobody can be asked.
+pub(super) fn may_ask(yes: bool, what: &str) -> Result<(), ControlError> {
+    if yes || std::io::stdin().is_terminal() {
+        return Ok(());
+    }
+    Err(ControlError::new(ErrorKind::BadRequest, what).detail("--yes is needed here, as nobody can compare the words"))
+}
+
+/// Shows four words and asks whether the other screen shows the same. Blocks.
+pub(super) fn same_words(words: &str, yes: bool) -> bool {
+    eprintln!("Both screens must show these words: {words}");
+    if yes {
+        return true;
+    }
+    eprint!("Does the other one? [y/N] ");
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer).is_ok() && matches!(answer.trim(), "y" | "yes")
 }
 
 fn read_code() -> std::io::Result<String> {

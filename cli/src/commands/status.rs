@@ -16,6 +16,10 @@ pub(crate) async fn run(context: &Context) -> Outcome {
         if view.held_back > 0 {
             render::line(&format!("{} statements held back: a device's clock is ahead", view.held_back));
         }
+        for disputed in &view.disputed {
+            let (device, count) = (render::escape(&disputed.device), disputed.statements);
+            render::line(&format!("{count} statements of '{device}', which was removed, do not count"));
+        }
         if !view.peers.is_empty() {
             render::line("");
             let row = |peer: &larder_protocol::control::PeerView| {

@@ -5,14 +5,18 @@ use crate::{node::Node, operations};
 use axum::{
     Json, Router,
     body::{Body, Bytes},
-    extract::State,
+    extract::{Request, State},
     http::{StatusCode, header},
+    middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use larder_protocol::control::{
-    AddLocation, CatQuery, ControlError, DigestView, EnsureRequest, ErrorKind, FindQuery, GetRequest, IndexRequest,
-    InviteRequest, LogQuery, NamedRequest, OpenInvite, WhereQuery,
+use larder_protocol::{
+    control::{
+        AddLocation, CatQuery, CompareWords, ControlError, DigestView, EnsureRequest, ErrorKind, FindQuery, GetRequest,
+        IndexRequest, InviteRequest, LogQuery, NamedRequest, OpenInvite, RevokeDevice, SetDeviceRole, WhereQuery,
+    },
+    membership::Role,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use std::sync::Arc;
@@ -27,7 +31,7 @@ impl IntoResponse for Refusal {
         let status = match self.0.kind {
             ErrorKind::BadRequest => StatusCode::BAD_REQUEST,
             ErrorKind::UnknownReference => StatusCode::NOT_FOUND,
-            ErrorKind::NotAllowed => StatusCode::FORBIDDEN,
+            ErrorKind::NotAllowed | ErrorKind::OwnDevice | ErrorKind::RecoveryWrong => StatusCode::FORBIDDEN,
             ErrorKind::Internal | ErrorKind::Io => StatusCode::INTERNAL_SERVER_ERROR,
             _ => StatusCode::CONFLICT,
         };
@@ -53,13 +57,8 @@ fn answer<T: Serialize>(result: Result<T, ControlError>) -> Answer<T> {
 }
 
 pub(super) fn router(node: Arc<Node>) -> Router {
-    Router::new()
-        .route("/v1/status", get(status))
-        .route("/v1/shutdown", post(shutdown))
-        .route("/v1/devices", get(devices))
-        .route("/v1/devices/show", post(device))
-        .route("/v1/invites", get(invites).post(open_invite))
-        .route("/v1/invites/revoke", post(revoke_invite))
+    // What reads or writes the catalog, which a vault cannot.
+    let catalog = Router::new()
         .route("/v1/locations", get(locations).post(add_location))
         .route("/v1/locations/show", post(location))
         .route("/v1/locations/remove", post(remove_location))
@@ -69,10 +68,31 @@ pub(super) fn router(node: Arc<Node>) -> Router {
         .route("/v1/get", post(get_contents))
         .route("/v1/ensure", post(ensure))
         .route("/v1/cat", post(cat))
-        .route("/v1/log", post(log))
         .route("/v1/catalog/digest", get(digest))
+        .route_layer(from_fn_with_state(node.clone(), readers_only));
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/shutdown", post(shutdown))
+        .route("/v1/devices", get(devices))
+        .route("/v1/devices/show", post(device))
+        .route("/v1/devices/revoke", post(revoke_device))
+        .route("/v1/devices/role", post(set_device_role))
+        .route("/v1/invites", get(invites).post(open_invite))
+        .route("/v1/invites/revoke", post(revoke_invite))
+        .route("/v1/invites/words", post(open_words))
+        .route("/v1/invites/compared", post(compared))
+        .route("/v1/log", post(log))
         .route("/v1/events", get(events))
+        .merge(catalog)
         .with_state(node)
+}
+
+async fn readers_only(State(node): Shared, request: Request, next: Next) -> Result<Response, Refusal> {
+    // A device that was removed still reads what it has; a vault has nothing to read.
+    if node.members.role(&node.device()) == Some(Role::Vault) {
+        return Err(operations::errors::vault().into());
+    }
+    Ok(next.run(request).await)
 }
 
 async fn status(State(node): Shared) -> impl IntoResponse {
@@ -93,6 +113,16 @@ async fn device(State(node): Shared, bytes: Bytes) -> Answer<impl Serialize> {
     answer(operations::devices::show(&node, &request.name).await)
 }
 
+async fn revoke_device(State(node): Shared, bytes: Bytes) -> Answer<impl Serialize> {
+    let request: RevokeDevice = body(&bytes)?;
+    answer(operations::devices::revoke(&node, request).await)
+}
+
+async fn set_device_role(State(node): Shared, bytes: Bytes) -> Answer<impl Serialize> {
+    let request: SetDeviceRole = body(&bytes)?;
+    answer(operations::devices::set_role(&node, request).await)
+}
+
 async fn invites(State(node): Shared) -> impl IntoResponse {
     answer(operations::invites::list(&node).await)
 }
@@ -100,6 +130,16 @@ async fn invites(State(node): Shared) -> impl IntoResponse {
 async fn open_invite(State(node): Shared, bytes: Bytes) -> Answer<impl Serialize> {
     let request: OpenInvite = body(&bytes)?;
     answer(operations::invites::open(&node, &request).await)
+}
+
+async fn open_words(State(node): Shared, bytes: Bytes) -> Result<Response, Refusal> {
+    let request: OpenInvite = body(&bytes)?;
+    Ok(respond(|reporter| operations::invites::open_words(node, request, reporter)))
+}
+
+async fn compared(State(node): Shared, bytes: Bytes) -> Answer<impl Serialize> {
+    let request: CompareWords = body(&bytes)?;
+    answer(operations::invites::compared(&node, &request))
 }
 
 async fn revoke_invite(State(node): Shared, bytes: Bytes) -> Answer<impl Serialize> {

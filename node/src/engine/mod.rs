@@ -1,6 +1,7 @@
 //! The loop that ties the parts together: events of the network and commits of the catalog in, sessions, news and work out.
 
 mod aliases;
+mod enforce;
 mod holdings;
 mod members;
 mod online;
@@ -8,15 +9,17 @@ mod places;
 mod session;
 mod wants;
 
+pub(crate) use enforce::enforce;
 pub(crate) use holdings::{Holdings, object_path};
-pub(crate) use members::Members;
+pub(crate) use members::{Members, Removal};
 pub(crate) use online::Online;
 pub(crate) use places::{Place, Places};
 
 use crate::{
+    audit::Event as Noted,
     catalog::{Commit, ReceiveError},
     network::{Event, Verdict},
-    node::{Node, log_keys, now, remember_ports},
+    node::{Node, now, remember_ports},
 };
 use larder_protocol::{
     bounded::{List, Text},
@@ -37,6 +40,10 @@ use tokio::sync::{broadcast::error::RecvError, mpsc};
 const HELD_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long changes of the listening addresses are gathered before they are told.
 const ADDRESS_PAUSE: Duration = Duration::from_millis(200);
+/// How long an admin waits before it begins an epoch that is called for, so that what else changes comes first.
+const ROTATE_PAUSE: Duration = Duration::from_secs(2);
+/// How much longer for each admin that is senior to it and connected: that one is to do it.
+const ROTATE_TURN: Duration = Duration::from_secs(5);
 /// How often operations from the future are looked at.
 const RELEASE_EVERY: Duration = Duration::from_secs(30);
 /// Peers that a round of anti-entropy picks.
@@ -53,6 +60,7 @@ pub(crate) struct Engine {
     held_at: Option<Instant>,
     addresses_at: Option<Instant>,
     release_at: Instant,
+    rotate_at: Option<Instant>,
     wants: wants::Wants,
     aliases: Arc<aliases::Aliases>,
 }
@@ -72,6 +80,7 @@ impl Engine {
             held_at: None,
             addresses_at: Some(start),
             release_at: start + RELEASE_EVERY,
+            rotate_at: None,
         }
     }
 
@@ -81,14 +90,13 @@ impl Engine {
         let members = self.node.members.clone();
         self.members_changed().await;
         self.addresses_changed().await;
-        self.node.network.set_topic(self.node.members.ring().current().1.topic()).await;
         self.wants.look();
         if self.node.settings.catalog.sha256 {
             self.node.tasks.spawn(self.aliases.clone().run(self.node.clone()));
             self.aliases.look(self.node.places.all().iter().map(|place| place.id));
         }
         loop {
-            let wakeup = [self.round_at, self.held_at, self.addresses_at, Some(self.release_at)];
+            let wakeup = [self.round_at, self.held_at, self.addresses_at, self.rotate_at, Some(self.release_at)];
             let next = wakeup.into_iter().flatten().min().unwrap_or(self.release_at);
             tokio::select! {
                 () = self.node.stop.cancelled() => return,
@@ -105,6 +113,8 @@ impl Engine {
                 () = members.changed() => {
                     self.members_changed().await;
                     self.addresses_changed().await;
+                    // Who may speak only now says where it is.
+                    self.addresses_at = Some(Instant::now() + ADDRESS_PAUSE);
                     // Membership travels in sessions only, so everybody within reach is told now.
                     self.node.online.devices().into_iter().for_each(|device| self.start_session(device));
                 }
@@ -132,6 +142,10 @@ impl Engine {
                 tracing::warn!(%error, "own addresses cannot be told");
             }
         }
+        if self.rotate_at.is_some_and(|at| at <= now_at) {
+            self.rotate_at = None;
+            self.rotate();
+        }
         if self.release_at <= now_at {
             self.release_at = now_at + RELEASE_EVERY;
             let catalog = self.node.catalog.clone();
@@ -143,6 +157,16 @@ impl Engine {
                 }
             });
         }
+    }
+
+    /// Begins an epoch without those who should not hold the current one's secret, or with those who should.
+    fn rotate(&self) {
+        let node = self.node.clone();
+        self.node.tasks.spawn_blocking(move || match node.members.rotate() {
+            Ok(true) => node.note(Noted::ok("rotate", node.group)),
+            Ok(false) => {}
+            Err(error) => tracing::error!(%error, "a new epoch cannot be kept"),
+        });
     }
 
     /// Starts sessions with a few connected peers.
@@ -169,7 +193,8 @@ impl Engine {
 
     async fn session_ended(&mut self, device: DeviceId, well: bool) {
         let again = self.sessions.end(device);
-        if well {
+        // A vault is in no topic.
+        if well && self.node.members.shares_catalog_with(&device) {
             self.node.network.greeted(device).await;
         }
         if again && self.node.online.contains(&device) {
@@ -194,7 +219,7 @@ impl Engine {
             }
             Event::Inbound { device, stream } => {
                 let (node, ended) = (self.node.clone(), self.ended.clone());
-                if self.sessions.admit(device) {
+                if self.node.members.role(&device).is_some() && self.sessions.admit(device) {
                     self.node.tasks.spawn(async move {
                         let well = session::answer(&node, device, stream).await;
                         let _ = ended.send((device, well)).await;
@@ -219,6 +244,12 @@ impl Engine {
             Err(_) => return Verdict::Reject,
         };
         let (Gossip::Batch { author, .. } | Gossip::Head { author, .. }) = &news;
+        if self.node.members.role(&author.device).is_none() {
+            // Removed, or admitted a moment ago: who passed it on may not have heard, or have heard more. The session tells
+            // either; what a removed device said comes along there, to be kept and disputed.
+            self.start_session(from);
+            return Verdict::Ignore;
+        }
         let stored = match self.node.catalog.read().and_then(|snapshot| snapshot.summary()) {
             Ok(summary) => summary.held.get(author).map_or_else(|| summary.vector.get(author), |held| held.end),
             Err(error) => {
@@ -274,18 +305,12 @@ impl Engine {
         }
     }
 
-    async fn members_changed(&self) {
-        let members: BTreeSet<DeviceId> =
-            self.node.members.devices().into_iter().filter(|device| *device != self.node.device()).collect();
-        self.node.network.set_members(members).await;
-        // Roles and keys reach the catalog too: what was merged under other roles is merged anew.
-        self.node.catalog.set_log_keys(log_keys(&self.node.members.ring()));
-        let (catalog, permits) = (self.node.catalog.clone(), self.node.members.clone());
-        match tokio::task::spawn_blocking(move || catalog.set_permits(permits, now())).await {
-            Ok(Ok(true)) => tracing::info!("roles have changed: the catalog was merged anew"),
-            Ok(Ok(false)) | Err(_) => {}
-            Ok(Err(error)) => tracing::error!(%error, "roles cannot be taken over"),
-        }
+    async fn members_changed(&mut self) {
+        enforce(&self.node).await;
+        let online = self.node.online.devices().into_iter().collect();
+        let turn = self.node.members.turn_to_rotate(&online);
+        let pause = |turn| ROTATE_PAUSE + ROTATE_TURN.saturating_mul(u32::try_from(turn).unwrap_or(u32::MAX));
+        self.rotate_at = turn.map(|turn| Instant::now() + pause(turn));
     }
 
     async fn addresses_changed(&self) {
@@ -333,7 +358,8 @@ pub(crate) async fn tell_addresses(node: &Node) -> Result<bool, larder_protocol:
     let said = Device { name: node.name.clone(), control: texts(control), data: texts(data) };
     let known =
         node.catalog.read().and_then(|snapshot| snapshot.devices()).map_err(crate::operations::errors::catalog)?;
-    if known.get(&node.device()) != Some(&said) {
+    // A vault has no key under which the others could read it.
+    if node.members.reads() && known.get(&node.device()) != Some(&said) {
         node.append(vec![said.into()], Vec::new()).await?;
     }
     Ok(true)

@@ -2,9 +2,9 @@
 
 use crate::{
     audit::Event,
-    catalog::ReceiveError,
+    catalog::{ReceiveError, Summary},
     network::{FrameError, FramedStream},
-    node::{Node, now},
+    node::{Node, log_keys, now},
 };
 use larder_protocol::{
     codec,
@@ -113,6 +113,10 @@ enum SessionError {
     Violation(#[from] larder_protocol::sync::Violation),
     #[error("the peer closed the stream")]
     Closed,
+    #[error("the peer does not belong to the group any more")]
+    Removed,
+    #[error("the roles have changed meanwhile")]
+    Roles,
     #[error(transparent)]
     Task(#[from] tokio::task::JoinError),
 }
@@ -149,8 +153,10 @@ async fn run(node: &Arc<Node>, device: DeviceId, stream: FramedStream) -> Result
         }
     });
     let _abort_reading = AbortOnDrop(reading);
+    // With a vault only the membership log is compared: both ends say that they know nothing else.
+    let shares_catalog = node.members.shares_catalog_with(&device);
     let catalog = node.catalog.clone();
-    let summary = blocking(move || catalog.read()?.summary()).await?;
+    let summary = if shares_catalog { blocking(move || catalog.read()?.summary()).await? } else { Summary::default() };
     let (membership, membership_hash, epoch) = node.members.summary();
     let device_log = |(author, _): &(&Author, &u64)| author.device == node.device();
     let mut own = summary.vector.iter().filter(device_log).last().map(|(author, count)| (*author, *count));
@@ -169,6 +175,14 @@ async fn run(node: &Arc<Node>, device: DeviceId, stream: FramedStream) -> Result
                 Effect::CommitMembership(ops) => {
                     let members = node.members.clone();
                     blocking(move || members.insert(ops)).await?;
+                    // What follows in this session may be sealed under an epoch that these operations have begun.
+                    node.catalog.set_log_keys(log_keys(node.members.ring().as_deref()));
+                    if node.members.role(&device).is_none() {
+                        return Err(SessionError::Removed);
+                    }
+                    if node.members.shares_catalog_with(&device) != shares_catalog {
+                        return Err(SessionError::Roles);
+                    }
                     Input::MembershipCommitted
                 }
                 Effect::Load(gap, bytes_max) => {
@@ -212,6 +226,7 @@ async fn run(node: &Arc<Node>, device: DeviceId, stream: FramedStream) -> Result
             .next_wakeup()
             .map_or(Duration::from_secs(60), |at| Duration::from_nanos(at.saturating_sub(clock(start).mono_ns)));
         match tokio::time::timeout(wait, received.recv()).await {
+            Ok(Some(_)) if node.members.role(&device).is_none() => return Err(SessionError::Removed),
             Ok(Some(frame)) => {
                 let input = Frame::read(&frame?)?.map_or(Input::UnknownFrame, Input::Frame);
                 session.handle(clock(start), input);

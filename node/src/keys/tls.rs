@@ -59,18 +59,22 @@ pub fn server(signing: &SigningKey, alpn: &[u8]) -> Result<rustls::ServerConfig,
     Ok(config)
 }
 
-/// Configuration of a client that accepts one device only.
+/// Configuration of a client that accepts one device only, or any: then the caller finds out who answers.
 ///
 /// # Errors
 /// [`TlsSetupError`] when no certificate can be made.
-pub fn client(signing: &SigningKey, expected: DeviceId, alpn: &[u8]) -> Result<rustls::ClientConfig, TlsSetupError> {
+pub fn client(
+    signing: &SigningKey,
+    expected: impl Into<Option<DeviceId>>,
+    alpn: &[u8],
+) -> Result<rustls::ClientConfig, TlsSetupError> {
     let own = libp2p_tls::make_client_config(&keypair(signing)?, None).map_err(setup)?;
     let provider = provider();
     let mut config = rustls::ClientConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(setup)?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(ByDeviceKey { expected: Some(expected), provider }))
+        .with_custom_certificate_verifier(Arc::new(ByDeviceKey { expected: expected.into(), provider }))
         .with_client_cert_resolver(own.client_auth_cert_resolver.clone());
     config.alpn_protocols = vec![alpn.to_vec()];
     config.enable_early_data = false;

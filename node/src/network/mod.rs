@@ -11,11 +11,13 @@
 mod behaviour;
 mod dialer;
 mod framed;
+mod nearby;
 mod swarm;
 
 #[cfg(test)]
 mod tests;
 
 pub use framed::{FrameError, FramedStream};
+pub use nearby::hosts_nearby;
 pub(crate) use swarm::socket_of;
 pub use swarm::{Config, Event, Handle, NetworkError, Verdict, start};

@@ -123,7 +123,7 @@ pub enum Event {
 enum Command {
     Members(BTreeSet<DeviceId>),
     Addresses(DeviceId, Vec<Multiaddr>),
-    Topic([u8; 32]),
+    Topic(Option<[u8; 32]>),
     Publish(Vec<u8>),
     Judge(DeviceId, Vec<u8>, Verdict),
     Greeted(DeviceId),
@@ -157,9 +157,9 @@ impl Handle {
         self.tell(Command::Addresses(device, addresses)).await;
     }
 
-    /// Takes part in a topic, and leaves the one before.
-    pub async fn set_topic(&self, topic: [u8; 32]) {
-        self.tell(Command::Topic(topic)).await;
+    /// Takes part in a topic, or in none, and leaves the one before.
+    pub async fn set_topic(&self, topic: impl Into<Option<[u8; 32]>>) {
+        self.tell(Command::Topic(topic.into())).await;
     }
 
     /// Tells news to the topic. That nobody listens is no error.
@@ -334,18 +334,7 @@ impl Task {
         match command {
             Command::Members(members) => self.set_members(members),
             Command::Addresses(device, addresses) => self.dialer.learn(&device, addresses, Instant::now()),
-            Command::Topic(name) => {
-                let topic = gossipsub::IdentTopic::new(larder_protocol::id::to_hex(&name));
-                if let Some(gossip) = self.swarm.behaviour_mut().gossip.as_mut() {
-                    if let Some(old) = &self.topic {
-                        let _ = gossip.unsubscribe(old);
-                    }
-                    if let Err(error) = gossip.subscribe(&topic) {
-                        tracing::warn!(%error, "gossip: cannot subscribe");
-                    }
-                }
-                self.topic = Some(topic);
-            }
+            Command::Topic(name) => self.set_topic(name),
             Command::Publish(news) => {
                 if let (Some(topic), Some(gossip)) = (&self.topic, self.swarm.behaviour_mut().gossip.as_mut())
                     && let Err(error) = gossip.publish(topic.clone(), news)
@@ -379,6 +368,27 @@ impl Task {
             }
             Command::Shutdown(_) => {}
         }
+    }
+
+    fn set_topic(&mut self, name: Option<[u8; 32]>) {
+        let topic = name.map(|name| gossipsub::IdentTopic::new(larder_protocol::id::to_hex(&name)));
+        let hash = |topic: &Option<gossipsub::IdentTopic>| topic.as_ref().map(gossipsub::IdentTopic::hash);
+        if hash(&topic) == hash(&self.topic) {
+            return;
+        }
+        if let Some(gossip) = self.swarm.behaviour_mut().gossip.as_mut() {
+            if let Some(old) = &self.topic {
+                let _ = gossip.unsubscribe(old);
+            }
+            if let Some(topic) = &topic
+                && let Err(error) = gossip.subscribe(topic)
+            {
+                tracing::warn!(%error, "gossip: cannot subscribe");
+            }
+        }
+        self.topic = topic;
+        // Who was greeted under the old name need not have followed yet; the next session greets again.
+        self.greeted.clear();
     }
 
     fn set_members(&mut self, members: BTreeSet<DeviceId>) {

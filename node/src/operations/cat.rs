@@ -154,7 +154,7 @@ async fn read_by(reader: &mut Reader, node: &Arc<Node>, range: Range<u64>) -> Op
                 .map(Arc::new);
             }
             let (manifest, place, holder, node) = (manifest.clone()?, place.clone(), *holder, node.clone());
-            let ring = node.members.ring();
+            let ring = node.members.ring()?;
             let runtime = tokio::runtime::Handle::current();
             let source = Chunks {
                 node,
@@ -185,7 +185,7 @@ fn read_file(path: &PathBuf, content: &ContentId, size: u64, verified: bool, ran
 
 fn own_manifest(node: &Node, place: &crate::engine::Place, id: &ChunkId, content: &ContentId) -> Option<Manifest> {
     let object = fs::read(place.provider().ok()?.local_path(&object_key(id))?).ok()?;
-    let ring = node.members.ring();
+    let ring = node.members.ring()?;
     let (manifest, _) = Manifest::open(&object, |epoch| ring.get(epoch).cloned()).ok()?;
     (larder_protocol::seal::chunk_id(&object) == *id && manifest.content == *content).then_some(manifest)
 }

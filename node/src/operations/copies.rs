@@ -14,7 +14,7 @@ use larder_protocol::{
     record::{EntryValue, ReplicaState, StorageState},
     time::Timestamp,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How a copy is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +43,7 @@ pub(crate) struct Copy {
 pub(crate) struct Known {
     rows: BTreeMap<LocationId, (KnownLocation, ProfileSpec)>,
     names: BTreeMap<DeviceId, String>,
+    members: BTreeSet<DeviceId>,
     /// Places of this device whose storage is there now.
     proven: BTreeMap<LocationId, bool>,
 }
@@ -57,7 +58,8 @@ impl Known {
         let proven = node.places.all().into_iter().map(|place| (place.id, place.is_proven(&node.places)));
         Ok(Self {
             rows: rows.into_iter().map(with_spec).collect(),
-            names: node.device_names(snapshot).map_err(errors::catalog)?,
+            names: node.all_device_names(snapshot).map_err(errors::catalog)?,
+            members: node.members.devices(),
             proven: proven.collect(),
         })
     }
@@ -128,6 +130,9 @@ impl Known {
         let device = self.device_name(&copy.holder);
         let here = copy.holder == node.device();
         let action = match copy.state {
+            _ if !self.members.contains(&copy.holder) => {
+                Some(format!("{device} was removed from the group; look for another copy"))
+            }
             "offline" => Some(format!("plug in or mount '{location}' at {device}")),
             "suspect" => Some(format!("run 'larder index {location} --full' on {device}")),
             "missing" => Some(format!("it was lost at '{location}'; look for another copy")),

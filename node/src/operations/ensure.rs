@@ -16,7 +16,7 @@ use crate::{
     keys::random,
     library::Placed,
     node::{Node, now},
-    storage::{OpenError, Sealing, put_content, write_snapshot},
+    storage::{OpenError, Sealing, put_content, write_key_bundle, write_snapshot},
 };
 use larder_protocol::{
     bounded::Text,
@@ -230,6 +230,10 @@ async fn store(node: &Arc<Node>, place: &Place, orders: Vec<Order>, way: &Way) -
             .collect());
     }
     let _held = place.busy.lock().await;
+    // Before anything is sealed under an epoch that has begun meanwhile: the recovery words are to open that, too.
+    let provider = place.provider().map_err(|error| errors::open(&name, error.into()))?;
+    let bundle = node.members.key_bundle();
+    write_key_bundle(&provider, &bundle).await.map_err(|error| errors::open(&name, error.into()))?;
     let mut results = Vec::new();
     for order in orders {
         let already = stored_at(node, &place.id, &order.wanted.content, None).await?;
@@ -244,7 +248,7 @@ async fn seal(node: &Arc<Node>, place: &Place, order: &Order, way: &Way) -> Resu
     let (content, size) = (order.wanted.content, order.wanted.size);
     let subject = content.to_string();
     let provider = place.provider().map_err(|error| errors::open(&subject, error.into()))?;
-    let sealing = Sealing { ring: node.members.ring(), signing: node.keys.signing().clone() };
+    let sealing = Sealing { ring: node.members.reading_ring()?, signing: node.keys.signing().clone() };
     let progress = way.progress.clone();
     let mut stored = Err(OpenError::OtherContent);
     for path in own_files(node, &content)? {

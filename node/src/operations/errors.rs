@@ -10,6 +10,11 @@ use crate::{
 use larder_protocol::control::{ControlError, ErrorKind};
 use std::{io, path::Path};
 
+/// What needs the group's keys, on a device without.
+pub(crate) fn vault() -> ControlError {
+    ControlError::new(ErrorKind::NotAllowed, "the catalog").detail("a vault holds no keys and cannot read it")
+}
+
 /// A failure that nobody outside can do anything about; the log says more.
 pub(crate) fn internal(error: impl std::fmt::Display) -> ControlError {
     tracing::error!(%error, "internal");

@@ -44,7 +44,7 @@ pub(crate) fn row(node: &Node, name: &str) -> Result<KnownLocation, ControlError
 }
 
 fn view(node: &Node, snapshot: &Snapshot, row: &KnownLocation) -> Result<LocationView, ControlError> {
-    let names = node.device_names(snapshot).map_err(errors::catalog)?;
+    let names = node.all_device_names(snapshot).map_err(errors::catalog)?;
     let place = node.places.get(&row.location.id);
     let spec = spec_of(snapshot, row);
     let state = match &place {

@@ -49,6 +49,7 @@ pub(crate) async fn status(node: &Arc<Node>) -> Result<StatusView, ControlError>
             device_id: node.device().to_string(),
             group: node.group_name.clone(),
             group_id: node.group.to_string(),
+            role: node.members.role(&node.device()).map_or("none", |role| role.word()).to_owned(),
             listen,
             peers,
             locations: locations.collect(),
@@ -56,6 +57,7 @@ pub(crate) async fn status(node: &Arc<Node>) -> Result<StatusView, ControlError>
             pending_transfers: node.transfers.load(Ordering::Relaxed) + queued,
             conflicts: 0,
             held_back: counts.waiting,
+            disputed: super::devices::disputed(&node, &snapshot)?,
             catalog_digest: snapshot.digest().map_err(errors::catalog)?.to_string(),
         })
     })

@@ -1,20 +1,23 @@
 //! The inviting side.
 
 use super::{
-    ALPN, DEADLINE,
+    ALPN, ALPN_WORDS, COMPARE_TIME_MAX, DEADLINE, KEEP_ALIVE,
     wire::{self, SMALL_BYTES_MAX},
 };
 use crate::keys::{DeviceKeys, random, tls};
 use larder_protocol::{
-    id::{GroupId, InviteId},
+    id::{DeviceId, GroupId, InviteId},
     membership::{Enrolment, MembershipLog, Role},
-    pairing::{Contact, Invite, InviterHandshake, InviterStep, Message, Refusal},
+    pairing::{
+        CodeInvite, Contact, Invite, InviterHandshake, InviterStep, InviterWordsStep, Message, Refusal, WordsInviter,
+        WordsMessage,
+    },
     record::Name,
     time::Timestamp,
 };
 use quinn::{
-    Endpoint, Incoming, ServerConfig, TransportConfig, VarInt, crypto::rustls::QuicServerConfig,
-    rustls::pki_types::CertificateDer,
+    Connection, Endpoint, Incoming, RecvStream, SendStream, ServerConfig, TransportConfig, VarInt,
+    crypto::rustls::{HandshakeData, QuicServerConfig},
 };
 use std::{
     collections::VecDeque,
@@ -23,7 +26,10 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::{
+    sync::{Semaphore, oneshot},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 
 /// Handshakes at once.
@@ -47,6 +53,18 @@ pub trait Inviter: Send + Sync + 'static {
     /// # Errors
     /// When the admission is not durable.
     fn admit(&self, enrolment: Enrolment, name: Name, role: Role) -> io::Result<Admission>;
+
+    /// A short code by its number.
+    fn find_code(&self, number: u8) -> Option<CodeInvite>;
+
+    /// Keeps a short code durably.
+    ///
+    /// # Errors
+    /// When it is not durable; then nobody learns whether it was right.
+    fn save_code(&self, code: &CodeInvite) -> io::Result<()>;
+
+    /// Shows the four words to the person here, who says whether those at the joiner are the same. Nobody there means no.
+    fn compare(&self, number: u8, joiner: DeviceId, words: String) -> oneshot::Receiver<bool>;
 
     /// Somebody was turned away.
     fn refused(&self, why: &str);
@@ -87,26 +105,30 @@ impl Host {
         Arc::new(Self { keys, group, inviter, bound: Mutex::new(None), judging: Mutex::new(()) })
     }
 
-    /// Makes sure that the endpoint stands until then, and gives its port. Must be called inside a tokio runtime.
+    /// Makes sure that the endpoint stands until then, and gives its port: `wanted` if it is free. Must be called inside a
+    /// tokio runtime.
     ///
     /// # Errors
     /// When no port can be bound.
-    pub fn open(self: &Arc<Self>, host: IpAddr, until: Timestamp) -> io::Result<u16> {
+    pub fn open(self: &Arc<Self>, host: IpAddr, wanted: u16, until: Timestamp) -> io::Result<u16> {
         let mut bound = self.bound.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(bound) = &mut *bound {
             bound.until = bound.until.max(until);
             return Ok(bound.endpoint.local_addr()?.port());
         }
-        let tls = tls::server(self.keys.signing(), ALPN).map_err(io::Error::other)?;
+        let mut tls = tls::server(self.keys.signing(), ALPN).map_err(io::Error::other)?;
+        tls.alpn_protocols.push(ALPN_WORDS.to_vec());
         let crypto = QuicServerConfig::try_from(tls).map_err(io::Error::other)?;
         let mut transport = TransportConfig::default();
         transport
             .max_concurrent_bidi_streams(VarInt::from_u32(1))
             .max_concurrent_uni_streams(VarInt::from_u32(0))
+            .keep_alive_interval(Some(KEEP_ALIVE))
             .datagram_receive_buffer_size(None);
         let mut config = ServerConfig::with_crypto(Arc::new(crypto));
         config.transport_config(Arc::new(transport)).max_incoming(HANDSHAKES_MAX);
-        let endpoint = Endpoint::server(config, SocketAddr::new(host, 0))?;
+        let endpoint = Endpoint::server(config.clone(), SocketAddr::new(host, wanted))
+            .or_else(|_| Endpoint::server(config, SocketAddr::new(host, 0)))?;
         let port = endpoint.local_addr()?.port();
         let stop = CancellationToken::new();
         tokio::spawn(self.clone().serve(endpoint.clone(), stop.clone()));
@@ -161,61 +183,166 @@ impl Host {
             let this = self.clone();
             tokio::spawn(async move {
                 let _place = place;
-                match timeout(DEADLINE, this.handshake(incoming, busy)).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => this.inviter.refused(&error.to_string()),
-                    Err(_) => this.inviter.refused("too slow"),
+                if let Err(error) = this.handshake(incoming, busy).await {
+                    this.inviter.refused(&error.to_string());
                 }
             });
         }
     }
 
-    /// Handles a message and makes what it did to the invite durable. Blocks.
-    fn judge(&self, machine: &mut InviterHandshake, message: Message) -> io::Result<InviterStep> {
+    /// Does something to the invites while nobody is judged, so that neither overwrites what the other has kept. Blocks.
+    pub fn undisturbed<T>(&self, work: impl FnOnce() -> T) -> T {
         let _one_at_a_time = self.judging.lock().unwrap_or_else(PoisonError::into_inner);
-        let step = machine.handle(message, self.inviter.now(), |id| self.inviter.find(id)).map_err(io::Error::other)?;
-        match &step {
-            InviterStep::Refuse { changed: Some(changed), .. } => self.inviter.save(changed)?,
-            InviterStep::Admit { burnt, .. } => self.inviter.save(burnt)?,
-            InviterStep::Refuse { changed: None, .. } | InviterStep::Send(_) => {}
+        work()
+    }
+
+    /// Whether nobody is judged, and nothing done [undisturbed](Self::undisturbed).
+    #[cfg(test)]
+    pub(super) fn is_idle(&self) -> bool {
+        self.judging.try_lock().is_ok()
+    }
+
+    /// Handles a message and makes what it did to the invite durable. Blocks.
+    fn judge(
+        &self,
+        machine: &mut InviterHandshake,
+        message: Message,
+        of_words: Option<&Invite>,
+    ) -> io::Result<InviterStep> {
+        self.undisturbed(|| {
+            // A stream that began with a short code has an invite of its own, whose code is durably used by now.
+            let find = |id: &InviteId| match of_words {
+                Some(invite) => Some(invite.clone()).filter(|invite| invite.id() == *id),
+                None => self.inviter.find(id),
+            };
+            let step = machine.handle(message, self.inviter.now(), find).map_err(io::Error::other)?;
+            match &step {
+                InviterStep::Refuse { changed: Some(kept), .. } | InviterStep::Admit { burnt: kept, .. }
+                    if of_words.is_none() =>
+                {
+                    self.inviter.save(kept)?;
+                }
+                InviterStep::Refuse { .. } | InviterStep::Admit { .. } | InviterStep::Send(_) => {}
+            }
+            Ok(step)
+        })
+    }
+
+    /// The same for a message of the key exchange.
+    fn judge_words(&self, machine: &mut WordsInviter, message: WordsMessage) -> io::Result<InviterWordsStep> {
+        self.undisturbed(|| {
+            let find = |number| self.inviter.find_code(number);
+            let step = machine.handle(message, self.inviter.now(), find).map_err(io::Error::other)?;
+            match &step {
+                InviterWordsStep::Refuse { changed: Some(kept), .. }
+                | InviterWordsStep::Confirmed { used: kept, .. } => {
+                    self.inviter.save_code(kept)?;
+                }
+                InviterWordsStep::Refuse { changed: None, .. } | InviterWordsStep::Send(_) => {}
+            }
+            Ok(step)
+        })
+    }
+
+    /// Exchanges keys by a short code, and waits until the person here has compared the four words. Gives the invite with
+    /// which the handshake goes on; `None` when the joiner was refused.
+    async fn exchange(
+        &self,
+        connection: &Connection,
+        joiner: DeviceId,
+        send: &mut SendStream,
+        receive: &mut RecvStream,
+    ) -> io::Result<Option<Invite>> {
+        let exporter = wire::exporter(connection)?;
+        let randomness = [random(), random()];
+        let mut machine = WordsInviter::new(self.group, self.keys.device(), joiner, exporter, randomness);
+        let exchanged = timeout(DEADLINE, async {
+            loop {
+                let message = wire::receive(receive, SMALL_BYTES_MAX).await?;
+                match tokio::task::block_in_place(|| self.judge_words(&mut machine, message))? {
+                    InviterWordsStep::Send(message) => wire::send(send, &message).await?,
+                    InviterWordsStep::Refuse { message, .. } => {
+                        if let WordsMessage::Refuse(refusal) = &message {
+                            self.inviter.refused(&refusal.to_string());
+                        }
+                        wire::send(send, &message).await?;
+                        return Ok(None);
+                    }
+                    InviterWordsStep::Confirmed { used, message, paired } => {
+                        wire::send(send, &message).await?;
+                        return Ok::<_, io::Error>(Some((used, paired)));
+                    }
+                }
+            }
+        });
+        let Some((code, paired)) = exchanged.await?? else { return Ok(None) };
+        let answer = self.inviter.compare(code.number, joiner, paired.check_words());
+        let same = tokio::select! {
+            answer = timeout(COMPARE_TIME_MAX, answer) => matches!(answer, Ok(Ok(true))),
+            error = connection.closed() => return Err(error.into()),
+        };
+        if same {
+            return Ok(Some(paired.invite(&code)));
         }
-        Ok(step)
+        self.inviter.refused("the words were not said to be the same");
+        wire::send(send, &Message::Refuse(Refusal::Revoked)).await?;
+        Ok(None)
     }
 
     async fn handshake(&self, incoming: Incoming, busy: bool) -> io::Result<()> {
-        let connection = incoming.await?;
-        let identity = connection.peer_identity().ok_or(io::ErrorKind::PermissionDenied)?;
-        let chain = identity.downcast::<Vec<CertificateDer<'static>>>().map_err(|_| io::ErrorKind::PermissionDenied)?;
-        let joiner = tls::device_of(&chain).map_err(io::Error::other)?;
-        let exporter = wire::exporter(&connection)?;
-        let mut machine = InviterHandshake::new(self.group, self.keys.device(), joiner, exporter, random());
-        let (mut send, mut receive) = connection.accept_bi().await?;
+        let (connection, (mut send, mut receive)) = timeout(DEADLINE, async {
+            let connection = incoming.await?;
+            let streams = connection.accept_bi().await?;
+            Ok::<_, io::Error>((connection, streams))
+        })
+        .await??;
+        let joiner = wire::device(&connection)?;
+        let protocol = connection.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok()?.protocol);
+        let by_words = protocol.as_deref() == Some(ALPN_WORDS);
         if busy {
-            wire::send(&mut send, &Message::Refuse(Refusal::Busy)).await?;
+            if by_words {
+                wire::send(&mut send, &WordsMessage::Refuse(Refusal::Busy)).await?;
+            } else {
+                wire::send(&mut send, &Message::Refuse(Refusal::Busy)).await?;
+            }
             return finish(&mut send).await;
         }
-        loop {
-            let message = wire::receive(&mut receive, SMALL_BYTES_MAX).await?;
-            let inviter = self.inviter.clone();
-            match tokio::task::block_in_place(|| self.judge(&mut machine, message))? {
-                InviterStep::Send(message) => wire::send(&mut send, &message).await?,
-                InviterStep::Refuse { message, .. } => {
-                    if let Message::Refuse(refusal) = &message {
-                        inviter.refused(&refusal.to_string());
-                    }
-                    wire::send(&mut send, &message).await?;
-                    return finish(&mut send).await;
-                }
-                InviterStep::Admit { enrolment, name, role, .. } => {
-                    // The invite is burnt for good by now: a crash in between costs a new invite and can never let two
-                    // devices in.
-                    let admission = tokio::task::block_in_place(|| inviter.admit(enrolment, name, role))?;
-                    let welcome = machine.welcome(&admission.log, admission.contacts).map_err(io::Error::other)?;
-                    wire::send(&mut send, &welcome).await?;
-                    return finish(&mut send).await;
-                }
+        let mut of_words = None;
+        if by_words {
+            of_words = self.exchange(&connection, joiner, &mut send, &mut receive).await?;
+            if of_words.is_none() {
+                return finish(&mut send).await;
             }
         }
+        // The joiner's person may still be comparing.
+        let patience = if by_words { COMPARE_TIME_MAX } else { DEADLINE };
+        let mut message = timeout(patience, wire::receive(&mut receive, SMALL_BYTES_MAX)).await??;
+        let mut machine =
+            InviterHandshake::new(self.group, self.keys.device(), joiner, wire::exporter(&connection)?, random());
+        timeout(DEADLINE, async {
+            loop {
+                match tokio::task::block_in_place(|| self.judge(&mut machine, message, of_words.as_ref()))? {
+                    InviterStep::Send(message) => wire::send(&mut send, &message).await?,
+                    InviterStep::Refuse { message, .. } => {
+                        if let Message::Refuse(refusal) = &message {
+                            self.inviter.refused(&refusal.to_string());
+                        }
+                        wire::send(&mut send, &message).await?;
+                        return finish(&mut send).await;
+                    }
+                    InviterStep::Admit { enrolment, name, role, .. } => {
+                        // The invite is burnt for good by now: a crash in between costs a new invite and can never let
+                        // two devices in.
+                        let admission = tokio::task::block_in_place(|| self.inviter.admit(enrolment, name, role))?;
+                        let welcome = machine.welcome(&admission.log, admission.contacts).map_err(io::Error::other)?;
+                        wire::send(&mut send, &welcome).await?;
+                        return finish(&mut send).await;
+                    }
+                }
+                message = wire::receive(&mut receive, SMALL_BYTES_MAX).await?;
+            }
+        })
+        .await?
     }
 }
 

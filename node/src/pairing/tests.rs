@@ -4,9 +4,9 @@ use super::*;
 use crate::keys::{DeviceKeys, open_key_ring, random};
 use larder_protocol::{
     bounded::{List, Text},
-    id::{EpochId, GroupId, InviteId},
+    id::{DeviceId, EpochId, GroupId, InviteId},
     membership::{Admit, CreateRandomness, Enrolment, MembershipLog, RecoveryKey, Role, SealedName, WrappedSecret},
-    pairing::{Invite, Refusal, Ticket},
+    pairing::{Code, CodeInvite, CodeState, FAILURES_MAX, Invite, Refusal, Ticket},
     record::{Device, Name},
     time::Timestamp,
 };
@@ -14,8 +14,9 @@ use std::{
     collections::BTreeMap,
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock, Weak},
 };
+use tokio::sync::oneshot;
 
 const EPOCH: EpochId = EpochId::new([1; 16]);
 const SECRET: [u8; 32] = [2; 32];
@@ -24,11 +25,16 @@ const HOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 struct Group {
     keys: DeviceKeys,
     state: Mutex<State>,
+    host: OnceLock<Weak<Host>>,
 }
 
 struct State {
     log: MembershipLog,
     invites: BTreeMap<InviteId, Invite>,
+    codes: BTreeMap<u8, CodeInvite>,
+    /// What the person here says of the words, and the words that it was shown.
+    same: bool,
+    shown: Vec<String>,
     now: Timestamp,
     admit_fails: bool,
     steps: Vec<&'static str>,
@@ -56,12 +62,31 @@ fn group() -> Arc<Group> {
     let now = Timestamp::from_millis(1_000_000);
     Arc::new(Group {
         keys,
-        state: Mutex::new(State { log, invites: BTreeMap::new(), now, admit_fails: false, steps: Vec::new() }),
+        state: Mutex::new(State {
+            log,
+            invites: BTreeMap::new(),
+            codes: BTreeMap::new(),
+            same: true,
+            shown: Vec::new(),
+            now,
+            admit_fails: false,
+            steps: Vec::new(),
+        }),
+        host: OnceLock::new(),
     })
+}
+
+impl Group {
+    /// Invites are looked up and kept only while nobody else may.
+    fn is_undisturbed(&self) {
+        let host = self.host.get().and_then(Weak::upgrade).unwrap();
+        assert!(!host.is_idle(), "an invite is touched while another one may be judged");
+    }
 }
 
 impl Inviter for Group {
     fn find(&self, id: &InviteId) -> Option<Invite> {
+        self.is_undisturbed();
         self.state.lock().unwrap().invites.get(id).cloned()
     }
 
@@ -96,6 +121,27 @@ impl Inviter for Group {
         Ok(Admission { log: state.log.clone(), contacts: vec![(self.keys.device(), device)] })
     }
 
+    fn find_code(&self, number: u8) -> Option<CodeInvite> {
+        self.is_undisturbed();
+        self.state.lock().unwrap().codes.get(&number).cloned()
+    }
+
+    fn save_code(&self, code: &CodeInvite) -> io::Result<()> {
+        self.is_undisturbed();
+        let mut state = self.state.lock().unwrap();
+        state.steps.push("save-code");
+        state.codes.insert(code.number, code.clone());
+        Ok(())
+    }
+
+    fn compare(&self, _: u8, _: DeviceId, words: String) -> oneshot::Receiver<bool> {
+        let (answer, receiver) = oneshot::channel();
+        let mut state = self.state.lock().unwrap();
+        state.shown.push(words);
+        let _ = answer.send(state.same);
+        receiver
+    }
+
     fn refused(&self, _: &str) {}
 
     fn now(&self) -> Timestamp {
@@ -108,14 +154,126 @@ fn open(group: &Arc<Group>, host: &Arc<Host>) -> Ticket {
     let until = group.now().plus_millis(60_000);
     let invite = Invite::open(&secret, Role::Writer, until);
     group.state.lock().unwrap().invites.insert(invite.id(), invite);
-    let port = host.open(HOST, until).unwrap();
+    let port = host.open(HOST, 0, until).unwrap();
     let group_id: GroupId = group.state.lock().unwrap().log.group();
     Ticket::new(group_id, group.keys.device(), [SocketAddr::new(HOST, port)], secret, Role::Writer, until)
 }
 
 fn host(group: &Arc<Group>) -> Arc<Host> {
     let group_id = group.state.lock().unwrap().log.group();
-    Host::new(group.keys.clone(), group_id, group.clone())
+    let host = Host::new(group.keys.clone(), group_id, group.clone());
+    let _ = group.host.set(Arc::downgrade(&host));
+    host
+}
+
+/// Opens a short code; gives it and where to go.
+fn open_code(group: &Arc<Group>, host: &Arc<Host>) -> (Code, SocketAddr) {
+    let (now, until) = (group.now(), group.now().plus_millis(60_000));
+    let code = Code::new(37, random());
+    let invite = CodeInvite::open(&code, Role::Writer, now, until);
+    group.state.lock().unwrap().codes.insert(37, invite);
+    (code, SocketAddr::new(HOST, host.open(HOST, 0, until).unwrap()))
+}
+
+/// Joins with a short code, whose person says `same`; gives the words that it was shown, too.
+async fn try_words(
+    code: &Code,
+    at: SocketAddr,
+    keys: &DeviceKeys,
+    same: bool,
+) -> (Option<String>, Result<Joined, JoinError>) {
+    let mut shown = None;
+    let compare = |words: String| {
+        shown = Some(words);
+        std::future::ready(same)
+    };
+    let joined = join_by_words(code, &[at], keys, name("new"), compare).await;
+    (shown, joined)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_short_code_lets_one_device_in_when_both_people_see_the_same_words() {
+    let group = group();
+    let host = host(&group);
+    let (code, at) = open_code(&group, &host);
+    let keys = DeviceKeys::generate();
+    let (shown, joined) = try_words(&code, at, &keys, true).await;
+    let joined = joined.unwrap();
+    assert_eq!(open_key_ring(&joined.log, &keys).unwrap().current().1.as_bytes(), &SECRET);
+    {
+        let state = group.state.lock().unwrap();
+        assert_eq!(state.steps, ["save-code", "admit"], "used up before anybody is admitted");
+        assert_eq!(state.shown, [shown.unwrap()]);
+        assert!(state.invites.is_empty());
+    }
+    let (shown, other) = try_words(&code, at, &DeviceKeys::generate(), true).await;
+    assert!(matches!(other, Err(JoinError::Refused(Refusal::Used))) && shown.is_none(), "{other:?}");
+    try_words(&code, at, &keys, true).await.1.expect("a lost reply may be asked for again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn words_that_differ_let_nobody_in() {
+    let group = group();
+    let host = host(&group);
+    for (here, there) in [(true, false), (false, true), (false, false)] {
+        let (code, at) = open_code(&group, &host);
+        group.state.lock().unwrap().same = here;
+        let refused = try_words(&code, at, &DeviceKeys::generate(), there).await.1;
+        match refused {
+            Err(JoinError::WordsDiffer) if !there => {}
+            Err(JoinError::Refused(Refusal::Revoked)) if there => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(!group.state.lock().unwrap().steps.contains(&"admit"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_third_wrong_code_burns_it() {
+    let group = group();
+    let host = host(&group);
+    let (code, at) = open_code(&group, &host);
+    for tries in 1..=FAILURES_MAX {
+        let guess = Code::new(37, random());
+        let (shown, refused) = try_words(&guess, at, &DeviceKeys::generate(), true).await;
+        assert!(matches!(refused, Err(JoinError::Refused(Refusal::Wrong))) && shown.is_none(), "{refused:?}");
+        assert_eq!(group.state.lock().unwrap().codes[&37].failures, tries);
+    }
+    assert_eq!(group.state.lock().unwrap().codes[&37].state, CodeState::Burnt);
+    let refused = try_words(&code, at, &DeviceKeys::generate(), true).await.1;
+    assert!(matches!(refused, Err(JoinError::Refused(Refusal::Burnt))), "{refused:?}");
+    let nobody = try_words(&Code::new(38, random()), at, &DeviceKeys::generate(), true).await.1;
+    assert!(matches!(nobody, Err(JoinError::Refused(Refusal::Wrong))), "{nobody:?}");
+}
+
+/// Taking an invite back read it, changed it and kept it, while a joiner might be using it up in between: then the used
+/// invite was overwritten by one that was taken back, or the other way round.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_invite_is_taken_back_before_a_joiner_is_judged_or_after() {
+    let group = group();
+    let host = host(&group);
+    let ticket = open(&group, &host);
+    let keys = DeviceKeys::generate();
+    let (begin, begun) = oneshot::channel();
+    let (release, released) = std::sync::mpsc::channel();
+    let (taking, holding) = (group.clone(), host.clone());
+    let back = std::thread::spawn(move || {
+        holding.undisturbed(|| {
+            let mut invites = taking.state.lock().unwrap().invites.clone();
+            begin.send(()).unwrap();
+            released.recv().unwrap();
+            invites.values_mut().for_each(Invite::revoke);
+            taking.state.lock().unwrap().invites = invites;
+        });
+    });
+    begun.await.unwrap();
+    // The joiner is there, and is not judged by what is about to change.
+    let (joining, asked) = (ticket.clone(), keys.clone());
+    let join = tokio::spawn(async move { try_join(&joining, &asked).await });
+    release.send(()).unwrap();
+    back.join().unwrap();
+    let refused = join.await.unwrap();
+    assert!(matches!(refused, Err(JoinError::Refused(Refusal::Revoked))), "{refused:?}");
 }
 
 async fn try_join(ticket: &Ticket, keys: &DeviceKeys) -> Result<Joined, JoinError> {

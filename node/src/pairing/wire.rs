@@ -1,16 +1,17 @@
 //! Messages on a QUIC stream: `length(u32 LE) bytes`.
 
+use crate::keys::tls;
 use larder_protocol::{
     codec::{self, Wire},
-    pairing::Message,
+    id::DeviceId,
 };
-use quinn::{Connection, RecvStream, SendStream};
+use quinn::{Connection, RecvStream, SendStream, rustls::pki_types::CertificateDer};
 use std::io;
 
 /// Longest message from a joiner in bytes.
 pub(super) const SMALL_BYTES_MAX: usize = 4096;
 
-pub(super) async fn send(stream: &mut SendStream, message: &Message) -> io::Result<()> {
+pub(super) async fn send<T: Wire>(stream: &mut SendStream, message: &T) -> io::Result<()> {
     let bytes = codec::encode(message).map_err(io::Error::other)?;
     let len = u32::try_from(bytes.len()).map_err(io::Error::other)?;
     stream.write_all(&len.to_le_bytes()).await?;
@@ -18,16 +19,23 @@ pub(super) async fn send(stream: &mut SendStream, message: &Message) -> io::Resu
     Ok(())
 }
 
-pub(super) async fn receive(stream: &mut RecvStream, bytes_max: usize) -> io::Result<Message> {
+pub(super) async fn receive<T: Wire>(stream: &mut RecvStream, bytes_max: usize) -> io::Result<T> {
     let mut head = [0; 4];
     stream.read_exact(&mut head).await.map_err(io::Error::other)?;
     let len = u32::from_le_bytes(head) as usize;
-    if len > bytes_max.min(Message::MAX_BYTES) {
+    if len > bytes_max.min(T::MAX_BYTES) {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "message too long"));
     }
     let mut bytes = vec![0; len];
     stream.read_exact(&mut bytes).await.map_err(io::Error::other)?;
     codec::decode(&bytes).map_err(io::Error::other)
+}
+
+/// The device at the other end of a connection.
+pub(super) fn device(connection: &Connection) -> io::Result<DeviceId> {
+    let identity = connection.peer_identity().ok_or(io::ErrorKind::PermissionDenied)?;
+    let chain = identity.downcast::<Vec<CertificateDer<'static>>>().map_err(|_| io::ErrorKind::PermissionDenied)?;
+    tls::device_of(&chain).map_err(io::Error::other)
 }
 
 /// Keying material that both ends of this connection share and nobody else has.

@@ -39,12 +39,16 @@ pub async fn write_snapshot(
     Ok(())
 }
 
-/// Writes the key bundle, with which the recovery words open everything in the location.
+/// Writes the key bundle, with which the recovery words open everything in the location; not when it stands there already.
 ///
 /// # Errors
 /// [`StorageError`] when the storage fails.
 pub async fn write_key_bundle(provider: &dyn StorageProvider, bundle: &KeyBundle) -> Result<(), StorageError> {
     let bytes = codec::encode(bundle)
         .map_err(|error| StorageError::new(provider.name(), StorageErrorKind::Invalid, error.to_string()))?;
-    provider.replace(&key_bundle(), bytes.into()).await
+    let key = key_bundle();
+    if provider.get_range(&key, None).await.is_ok_and(|stored| stored == bytes) {
+        return Ok(());
+    }
+    provider.replace(&key, bytes.into()).await
 }

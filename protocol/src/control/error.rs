@@ -32,10 +32,16 @@ pub enum ErrorKind {
     InviteRevoked,
     /// Too many wrong tries; the code is burnt.
     InviteBurnt,
+    /// The two screens showed different words, or one person said so.
+    WordsDiffer,
     /// Nobody answered at the code's addresses.
     InviteUnreachable,
     /// The role does not allow this.
     NotAllowed,
+    /// A device cannot do this to itself.
+    OwnDevice,
+    /// The words are no recovery key, or another group's.
+    RecoveryWrong,
     /// A name is taken.
     NameTaken,
     /// The folder already belongs to a location.

@@ -9,11 +9,11 @@ mod request;
 
 pub use error::{ControlError, ErrorKind};
 pub use reply::{
-    AuditLine, CopyView, DeviceView, DigestView, EnsureView, Evidence, FoundView, GotView, IndexView, InviteView,
-    JoinView, LocationSummary, LocationView, PathKind, PeerView, Progress, SourceKind, SourceView, StatusView,
-    StreamItem, WhereView,
+    AuditLine, CopyView, DeviceView, DigestView, DisputedView, EnsureView, Evidence, FoundView, GotView, HeldView,
+    IndexView, InviteView, JoinView, LocationSummary, LocationView, PathKind, PeerView, Progress, ReadableView,
+    RevokeOutcome, RevokedView, SourceKind, SourceView, StatusView, StreamItem, WhereView,
 };
 pub use request::{
-    AddLocation, CatQuery, EnsureRequest, FindQuery, GetRequest, IndexRequest, InviteRequest, LogQuery, NamedRequest,
-    OpenInvite, ScanMode, WhereQuery,
+    AddLocation, CatQuery, CompareWords, EnsureRequest, FindQuery, GetRequest, IndexRequest, InviteRequest, LogQuery,
+    NamedRequest, OpenInvite, RecoveryWords, RevokeDevice, ScanMode, SetDeviceRole, WhereQuery,
 };

@@ -199,8 +199,17 @@ pub struct InviteView {
     pub expires_at: String,
     /// Role of who joins.
     pub role: String,
-    /// `open`, `used`, `burnt`, `revoked` or `expired`.
+    /// `open`, `used`, `burnt`, `revoked` or `expired`; of a short code also `comparing`.
     pub state: String,
+    /// Where the joiner of a short code reaches this device, as `HOST:PORT`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub at: Vec<String>,
+    /// Four words that the joiner's screen must show too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub words: Option<String>,
+    /// Name of the device that has joined.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
 }
 
 /// What joining brought.
@@ -212,6 +221,9 @@ pub struct JoinView {
     pub group_id: String,
     /// Its name.
     pub group: String,
+    /// The four words that both screens showed, after a short code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub words: Option<String>,
 }
 
 /// How a peer is reached.
@@ -298,6 +310,80 @@ pub struct DeviceView {
     pub this: bool,
     /// Connected now.
     pub online: bool,
+    /// Names of admins that have voted to remove it, in vain so far.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub votes: Vec<String>,
+}
+
+/// What became of a revocation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RevokeOutcome {
+    /// The device is removed.
+    Removed,
+    /// The device is senior to this one; its removal waits for the votes of more admins.
+    Voted,
+}
+
+/// What a removed device has in a location of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldView {
+    /// Name of the location.
+    pub location: String,
+    /// Its id.
+    pub location_id: String,
+    /// Files in it.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// What a removed device could still read: what it learnt before.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ReadableView {
+    /// Contents whose names and places it knows.
+    pub contents: u64,
+    /// What lies in its own locations.
+    pub held: Vec<HeldView>,
+    /// Names of sealed locations of other devices: it has the keys of what was sealed so far, should it get at them.
+    pub sealed: Vec<String>,
+    /// Names of locations whose credentials it has: change those.
+    pub credentials: Vec<String>,
+}
+
+/// What revoking a device did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevokedView {
+    /// The device.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// What it might do.
+    pub role: String,
+    /// Whether it is removed.
+    pub outcome: RevokeOutcome,
+    /// Names of admins that have voted so far; empty when no vote was needed.
+    pub votes: Vec<String>,
+    /// The epoch under which everything is sealed from now on; absent while votes are missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<String>,
+    /// What it could still read.
+    pub readable: ReadableView,
+    /// Names of devices that are connected, and so hear of it now.
+    pub online: Vec<String>,
+    /// Names of devices that hear of it only when they meet one that has.
+    pub offline: Vec<String>,
+}
+
+/// What a removed device said that does not count: kept, passed on, never merged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DisputedView {
+    /// Name of the device.
+    pub device: String,
+    /// Its id.
+    pub device_id: String,
+    /// Statements that it made after its removal, as far as the remover knew.
+    pub statements: u64,
 }
 
 /// The node in one object.
@@ -311,6 +397,8 @@ pub struct StatusView {
     pub group: String,
     /// Its id.
     pub group_id: String,
+    /// What this device may do; `none` when it was removed.
+    pub role: String,
     /// Where the node listens.
     pub listen: Vec<String>,
     /// The other devices.
@@ -325,6 +413,8 @@ pub struct StatusView {
     pub conflicts: u64,
     /// Operations that are held back because their time lies in the future.
     pub held_back: u64,
+    /// What removed devices said that does not count.
+    pub disputed: Vec<DisputedView>,
     /// Digest of what the group shares.
     pub catalog_digest: String,
 }

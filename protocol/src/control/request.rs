@@ -2,6 +2,7 @@
 
 use crate::{membership::Role, record::Purpose};
 use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, Zeroizing};
 
 /// How thoroughly `index` looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -23,6 +24,15 @@ pub struct OpenInvite {
     pub ttl_seconds: u64,
     /// Role of who joins.
     pub role: Role,
+}
+
+/// Says whether the four words on both screens are the same.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CompareWords {
+    /// The invite's id.
+    pub id: String,
+    /// They are.
+    pub same: bool,
 }
 
 /// Names an invite to take back.
@@ -54,6 +64,54 @@ pub struct AddLocation {
 pub struct NamedRequest {
     /// Name or id.
     pub name: String,
+}
+
+/// 24 recovery words on their way to the node; wiped when dropped, and never shown.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RecoveryWords(String);
+
+impl RecoveryWords {
+    /// Takes the words.
+    pub fn new(mut words: Zeroizing<String>) -> Self {
+        Self(std::mem::take(&mut *words))
+    }
+
+    /// The words.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Drop for RecoveryWords {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl std::fmt::Debug for RecoveryWords {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("RecoveryWords(…)")
+    }
+}
+
+/// Removes a device from the group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevokeDevice {
+    /// Its name or id.
+    pub device: String,
+    /// The recovery words, when they decide instead of this device's role.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<RecoveryWords>,
+}
+
+/// Changes what a device may do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetDeviceRole {
+    /// Its name or id.
+    pub device: String,
+    /// What it may do from now on.
+    pub role: Role,
 }
 
 /// Reads a tree.
