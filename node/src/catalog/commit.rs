@@ -15,6 +15,7 @@ use larder_protocol::{
     bounded::{Bytes, List},
     codec,
     log::{Author, BATCH_BYTES_MAX, BATCH_OPS_MAX, Batch, Op, SealedBatch, SignedBatch, batch_hash},
+    planted::{Plant, is_planted},
     record::BODY_BYTES_MAX,
     time::{HlcClock, Timestamp},
 };
@@ -234,7 +235,7 @@ impl Stage {
                 }
                 continue;
             }
-            if item.batch.previous != last {
+            if item.batch.previous != last && !is_planted(Plant::ChainIsNotChecked) {
                 forked.insert(author, Fork { author, seq: first, kept: Some(last), refused: item.batch.previous });
                 continue;
             }
@@ -378,6 +379,9 @@ impl Core {
             }
             return Err(error);
         }
+        if is_planted(Plant::SegmentIsNotSynced) {
+            return Ok(());
+        }
         for file in stage.appends.keys() {
             if let Err(error) = files.sync(file) {
                 self.read_only = true;
@@ -399,7 +403,9 @@ impl Core {
                 // This device's own clock does not make its own statements wait.
                 merge.batch(staged.author, row, &staged.batch, if own { None } else { stage.now })?;
             }
-            if let Some(now) = stage.now {
+            if let Some(now) = stage.now
+                && !is_planted(Plant::WaitingIsForgotten)
+            {
                 self.merge_waiting(&txn, &mut merge, &mut stage.authors, now)?;
             }
             super::local::write(&txn, &mut merge, &stage.local)?;

@@ -12,6 +12,7 @@ use larder_protocol::{
     bounded::Bytes,
     codec,
     log::{Author, Batch, SealedBatch, batch_hash, genesis_hash},
+    planted::{Plant, is_planted},
     record::Record,
     time::Timestamp,
 };
@@ -80,6 +81,12 @@ impl Core {
             }
             loop {
                 let (frame, next) = match segments.frame_at(&file, offset)? {
+                    Found::Frame(_, next)
+                        if is_planted(Plant::ReplaySkipsLastFrame)
+                            && matches!(segments.frame_at(&file, next)?, Found::End) =>
+                    {
+                        break;
+                    }
                     Found::Frame(frame, next) => (frame, next),
                     Found::End => break,
                     Found::Torn => {

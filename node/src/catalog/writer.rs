@@ -6,7 +6,11 @@ use super::{
     AppendError, Appended, Applied, CatalogError, Commit, LocalWrite, Permits, ReceiveError,
     commit::{Body, Core, Received, Stage},
 };
-use larder_protocol::{log::Author, time::Timestamp};
+use larder_protocol::{
+    log::Author,
+    planted::{Plant, is_planted},
+    time::Timestamp,
+};
 use std::{
     collections::BTreeMap,
     sync::{
@@ -89,6 +93,9 @@ pub(super) fn run(mut core: Core, requests: Receiver<Request>, subscribers: Arc<
                         Ok(request) => stage_request(&core, &mut stage, &mut answers, request),
                         Err(_) => break,
                     }
+                }
+                if is_planted(Plant::AnswersBeforeSync) {
+                    answers.drain(..).for_each(|answer| answer(None));
                 }
                 let result = core.commit(stage);
                 if let Err(error) = &result {
