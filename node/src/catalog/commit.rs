@@ -17,7 +17,7 @@ use larder_protocol::{
     log::{Author, BATCH_BYTES_MAX, BATCH_OPS_MAX, Batch, Op, SealedBatch, SignedBatch, batch_hash},
     planted::{Plant, is_planted},
     record::BODY_BYTES_MAX,
-    time::{HlcClock, Timestamp},
+    time::{Hlc, HlcClock, Timestamp},
 };
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, Table, WriteTransaction};
 use std::{
@@ -148,6 +148,18 @@ impl Stage {
         bodies: Vec<Body>,
         now: Timestamp,
     ) -> Result<Appended, CatalogError> {
+        self.own_again(identity, own, bodies.into_iter().map(|(kind, body)| (None, kind, body)).collect(), now)
+    }
+
+    /// Appends own statements, some of which were made before, at a time that they keep: said again, an old statement
+    /// must not win against a newer one.
+    pub(super) fn own_again(
+        &mut self,
+        identity: &Identity,
+        own: &Author,
+        bodies: Vec<(Option<Hlc>, u16, Bytes<BODY_BYTES_MAX>)>,
+        now: Timestamp,
+    ) -> Result<Appended, CatalogError> {
         let number = self.authors.number(&identity.group, own);
         let first_seq = self.authors.row(number).stored;
         let mut appended = Appended { author: *own, first_seq, next_seq: first_seq, batches: Vec::new() };
@@ -156,13 +168,13 @@ impl Stage {
             let mut ops = Vec::new();
             let mut bytes = 0;
             // An operation adds at most 16 bytes to its body; the rest of the batch takes less than 4 KiB.
-            while let Some((_, body)) = bodies.peek()
+            while let Some((_, _, body)) = bodies.peek()
                 && ops.len() < BATCH_OPS_MAX
                 && bytes + body.len() + 16 < BATCH_BYTES_MAX - 4096
-                && let Some((kind, body)) = bodies.next()
+                && let Some((said, kind, body)) = bodies.next()
             {
                 bytes += body.len() + 16;
-                ops.push(Op { hlc: self.clock.tick(now), kind, body });
+                ops.push(Op { hlc: said.unwrap_or_else(|| self.clock.tick(now)), kind, body });
             }
             let batch = Batch {
                 group: identity.group,
@@ -252,7 +264,13 @@ impl Stage {
                 self.clock.observe(last.hlc, now);
             }
             self.clock.observe(last_reading(&item.batch), now);
-            self.batch(number, &item.sealed, item.batch, item.hash, accounted)?;
+            let (author, first, next) = (item.batch.author, item.batch.first_seq, item.batch.next_seq());
+            // A device vouches for its own log, also for what comes back from others; nobody else might any longer.
+            let own = author.device == core.own.device;
+            self.batch(number, &item.sealed, item.batch, item.hash, accounted || own)?;
+            if own {
+                self.authors.account(number, first, next);
+            }
         }
         if accounted {
             for (author, first, next) in covered {

@@ -151,6 +151,7 @@ impl World {
                 key.chunks_exact_mut(8).for_each(|chunk| chunk.copy_from_slice(&rng.next().to_le_bytes()));
                 let mut machine = Machine::new(key);
                 if number >= honest {
+                    places[number].contested = true;
                     machine.turn(places[number].clone());
                 } else if scenario.faults.has(Fault::Drift) && rng.chance(500) {
                     machine.clock.drift_ppm = rng.below(20_000) as i64 - 10_000;
