@@ -52,17 +52,20 @@ impl View {
         let mut key = summary.vector.hash().to_vec();
         key.extend(roles.to_le_bytes());
         key.extend(format!("{:?}{:?}", summary.held, summary.waiting).into_bytes());
-        for (author, count) in summary.vector.iter() {
-            let stored = summary.held.get(author).map_or(*count, |held| held.end);
+        let mut view = Self { summary, digest, key };
+        let mut tails = Vec::new();
+        for author in view.authors() {
+            let stored = view.stored(author);
             // Who signed two histories may have given each of two nodes another one of the same length.
             if truth.is_forked(author)
                 && let Some(last) = stored.checked_sub(1)
             {
                 let (tail, _) = read.load(&Gap { author: *author, from: last, until: stored }, 1)?;
-                tail.iter().for_each(|batch| key.extend(crate::truth::name(batch)));
+                tail.iter().for_each(|batch| tails.extend(crate::truth::name(batch)));
             }
         }
-        Ok(Self { summary, digest, key })
+        view.key.extend(tails);
+        Ok(view)
     }
 
     /// Operations of an author that are here.

@@ -65,6 +65,8 @@ pub(crate) struct Truth {
     /// Readings far ahead of true time, by place.
     ahead: BTreeMap<Author, BTreeMap<u64, u64>>,
     forked: BTreeSet<Author>,
+    /// Batches whose place another one had taken.
+    others: BTreeSet<[u8; 32]>,
     /// The greatest reading of all.
     latest_ms: u64,
 }
@@ -76,10 +78,27 @@ impl Truth {
         *end = (*end).max(count);
     }
 
-    /// Notes a batch; gives whether it is new.
+    /// Notes a batch that nobody else can have seen yet, and that may be withdrawn.
+    pub(crate) fn learn_unsaid(&mut self, sealed: &SealedBatch) -> Result<(), Broken> {
+        let signed = sealed.open(&LOG_KEY).map_err(|error| Broken(error.to_string()))?;
+        let batch = signed.verify(&GROUP).map_err(|error| Broken(error.to_string()))?;
+        self.attempt(batch.author, batch.next_seq());
+        self.batches.entry(name(sealed)).or_insert(Known { chain: batch_hash(&signed), batch });
+        Ok(())
+    }
+
+    /// Whether a batch has a place in its log, or may not have one.
+    pub(crate) fn is_said(&self, sealed: &SealedBatch) -> bool {
+        let name = name(sealed);
+        let place = |known: &Known| self.places.get(&(known.batch.author, known.batch.first_seq));
+        let other = |known: &Known| self.others.contains(&name) || place(known).is_some_and(|(_, it)| *it == name);
+        self.batches.get(&name).is_some_and(other)
+    }
+
+    /// Notes a batch that others may see; gives whether it is new.
     pub(crate) fn learn(&mut self, sealed: &SealedBatch, true_now: Timestamp) -> Result<bool, Broken> {
         let name = name(sealed);
-        if self.batches.contains_key(&name) {
+        if self.is_said(sealed) {
             return Ok(false);
         }
         let signed = sealed.open(&LOG_KEY).map_err(|error| Broken(error.to_string()))?;
@@ -90,6 +109,7 @@ impl Truth {
             || self.places.range((author, first)..(author, next)).next().is_some();
         if overlaps {
             self.forked.insert(author);
+            self.others.insert(name);
         } else {
             self.places.insert((author, first), (next, name));
         }

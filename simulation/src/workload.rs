@@ -136,6 +136,12 @@ impl Intents {
         }
     }
 
+    /// Whether a machine has ever said anything of a place.
+    pub(crate) fn speaks_of(&self, machine: usize, place: &Place) -> bool {
+        let here = self.0.iter().filter(|((location, _), _)| *location == place.id);
+        here.flat_map(|(_, intents)| intents).any(|intent| intent.machine == machine)
+    }
+
     /// A machine lost what nobody else had.
     pub(crate) fn lose(&mut self, lost: &std::collections::BTreeSet<Vec<u8>>) {
         for intent in self.0.values_mut().flatten() {

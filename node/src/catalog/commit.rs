@@ -208,6 +208,7 @@ impl Stage {
         let group = core.shared.identity().group;
         let txn = core.shared.db.begin_read().map_err(CatalogError::from)?;
         let known = txn.open_table(BATCHES).map_err(CatalogError::from)?;
+        let known_forks = txn.open_table(FORKS).map_err(CatalogError::from)?;
         let mut applied = Applied::default();
         // First decide about all, then stage: a refusal must leave no trace.
         let mut ends: BTreeMap<Author, (u64, [u8; 32])> = BTreeMap::new();
@@ -227,6 +228,12 @@ impl Stage {
             });
             let first = item.batch.first_seq;
             if first > end {
+                if let Some(number) = number
+                    && known_forks.range((number, 0)..=(number, u64::MAX)).map_err(CatalogError::from)?.next().is_some()
+                {
+                    // The rest of a history that was refused before: no reason to refuse what comes with it.
+                    continue;
+                }
                 return Err(ReceiveError::Gap { author, expected: end, got: first });
             }
             if first < end {

@@ -63,11 +63,10 @@ impl World {
         let view = View::of(catalog, &self.truth, self.machines[number].roles)?;
         let read = catalog.read()?;
         let device = self.machines[number].device();
-        let wall = self.true_wall();
         let mut last = None;
         for author in view.authors().filter(|author| author.device == device) {
             for sealed in oracle::log_of(&read, author, view.stored(author))? {
-                self.truth.learn(&sealed, wall)?;
+                self.learn(number, &sealed)?;
             }
             last = last.max(Some((*author, view.stored(author))));
         }
@@ -168,20 +167,21 @@ impl World {
             let effects = self.rng.below(20);
             self.machines[number].disk.cut_power_after(effects);
         }
-        let restored = machine_is_new(&self.machines[number]);
         self.start(number)?;
-        if restored && self.machines[number].running.is_some() {
-            self.mount_again(number)?;
-        }
+        self.mount_again(number)?;
         self.meet_some(number)
     }
 
     /// A restored device mounts its places anew.
-    fn mount_again(&mut self, number: usize) -> Result<(), Broken> {
+    pub(super) fn mount_again(&mut self, number: usize) -> Result<(), Broken> {
+        if !self.machines[number].unmounted || self.machines[number].running.is_none() {
+            return Ok(());
+        }
         for place in self.places.iter_mut().filter(|place| place.at == Some(number)) {
             place.epoch += 1;
         }
-        self.announce_places(number)
+        self.machines[number].unmounted = !self.announce_places(number)?;
+        Ok(())
     }
 
     pub(super) fn fill(&mut self, number: usize) -> Result<(), Broken> {
@@ -245,7 +245,8 @@ impl World {
         machine.disk = Disk::of(&image);
         machine.disk.set_full(machine.full);
         (machine.view, machine.told, machine.old_database, machine.provisional) = (None, None, None, true);
-        machine.acknowledged.1 = 0;
+        (machine.acknowledged.1, machine.unmounted) = (0, true);
+        machine.unsaid.clear();
         // What was under way from it has arrived by then.
         let delay = 10 * SECOND + self.rng.below(30 * SECOND);
         self.scheduler.after(delay, Event::Restart(number));
@@ -303,23 +304,15 @@ impl World {
                 self.stop(number);
             }
             self.machines[number].disk = whole;
-            let restored = machine_is_new(&self.machines[number]);
             self.start(number)?;
             if self.machines[number].running.is_none() {
                 return Err(Broken(format!("node {number} does not start although all is well")));
             }
-            if restored {
-                self.mount_again(number)?;
-            }
+            self.mount_again(number)?;
             self.machines[number].roles = self.roles.version;
             self.hear_roles(number)?;
             self.look(number).map_err(|Broken(what)| broken(what))?;
         }
         Ok(())
     }
-}
-
-/// Whether nobody has seen yet what is on this machine's disk.
-fn machine_is_new(machine: &Machine) -> bool {
-    machine.view.is_none()
 }

@@ -11,7 +11,7 @@ use crate::{
 use larder_node::catalog::{Catalog, Commit, Identity, LogKeys};
 use larder_protocol::{
     id::DeviceId,
-    log::{Author, VersionVector},
+    log::{Author, SealedBatch, VersionVector},
     time::Timestamp,
 };
 use std::{collections::BTreeSet, sync::mpsc::Receiver};
@@ -46,6 +46,10 @@ pub(super) struct Machine {
     pub(super) retired: bool,
     /// Restored or copied, and has not yet asked the group how far its log goes.
     pub(super) provisional: bool,
+    /// Its places must be mounted anew before anything is said of them.
+    pub(super) unmounted: bool,
+    /// What it has said since, and told nobody.
+    pub(super) unsaid: Vec<SealedBatch>,
     pub(super) backup: Option<Image>,
     /// An earlier state of the database, for as long as the log only grew since.
     pub(super) old_database: Option<Image>,
@@ -80,6 +84,8 @@ impl Machine {
             hostile: None,
             retired: false,
             provisional: false,
+            unmounted: false,
+            unsaid: Vec::new(),
             backup: None,
             old_database: None,
             copy_of: None,

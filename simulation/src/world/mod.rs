@@ -311,9 +311,16 @@ impl World {
         oracle::nothing_is_invented(number, &view, &self.truth)?;
         oracle::only_sessions_account(number, &view, &own.device, &machine.vouched)?;
         oracle::the_future_waits(number, &view, &own.device, &self.truth, machine.wall_max)?;
-        for (other, machine) in self.machines.iter().enumerate() {
+        for other in 0..self.machines.len() {
+            let machine = &self.machines[other];
             if let Some(seen) = machine.view.as_ref().filter(|_| machine.running.is_some() && other != number) {
-                oracle::equal_vectors_give_equal_digests((other, seen), (number, &view))?;
+                let result = oracle::equal_vectors_give_equal_digests((other, seen), (number, &view));
+                if result.is_err() {
+                    // Which of the two is wrong, if its own rows tell.
+                    self.audit(other)?;
+                    self.audit(number)?;
+                    return result;
+                }
             }
         }
         if view.summary.waiting.values().any(|waiting| *waiting > 0) && self.scenario.faults.has(Fault::Future) {

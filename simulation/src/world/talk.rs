@@ -561,8 +561,7 @@ impl World {
             own.map(|(author, count)| (*author, *count))
         });
         self.machines[number].told = self.machines[number].told.max(told);
-        self.machines[number].provisional = false;
-        Ok(())
+        self.settle(number, false)
     }
 
     /// Others know more of a machine's log than it does.
@@ -580,8 +579,8 @@ impl World {
                 self.outcome.incarnations += 1;
                 self.machines[number].old_database = None;
                 self.machines[number].told = None;
+                self.settle(number, true)?;
                 self.acknowledge(number, &begun)?;
-                self.machines[number].provisional = false;
                 if self.machines[number].disk.is_dead() {
                     return self.lose_power(number);
                 }

@@ -4,6 +4,7 @@ use super::{Event, SECOND, World, broken};
 use crate::{faults::Fault, oracle::Broken, workload};
 use larder_node::catalog::{AppendError, Appended};
 use larder_protocol::{
+    log::SealedBatch,
     record::{Record, StorageState},
     time::Timestamp,
 };
@@ -53,24 +54,45 @@ impl World {
         }
         machine.acknowledged = (appended.author, appended.next_seq);
         self.outcome.operations += appended.next_seq - appended.first_seq;
-        let wall = self.true_wall();
         for batch in &appended.batches {
-            self.truth.learn(batch, wall)?;
+            self.learn(number, batch)?;
         }
         self.spread.said(appended.author, appended.next_seq, self.scheduler.now_ns());
         self.note("append", number, &appended.next_seq.to_le_bytes());
         Ok(())
     }
 
+    /// Learns of a batch that a machine has signed.
+    pub(super) fn learn(&mut self, number: usize, batch: &SealedBatch) -> Result<(), Broken> {
+        if self.machines[number].provisional && !self.truth.is_said(batch) {
+            self.truth.learn_unsaid(batch)?;
+            self.machines[number].unsaid.push(batch.clone());
+            return Ok(());
+        }
+        let wall = self.true_wall();
+        self.truth.learn(batch, wall).map(|_| ())
+    }
+
+    /// A restored machine has asked the group: what it said meanwhile is said now, unless it was moved elsewhere.
+    pub(super) fn settle(&mut self, number: usize, moved: bool) -> Result<(), Broken> {
+        self.machines[number].provisional = false;
+        let (unsaid, wall) = (std::mem::take(&mut self.machines[number].unsaid), self.true_wall());
+        for batch in unsaid.iter().filter(|_| !moved) {
+            self.truth.learn(batch, wall)?;
+        }
+        Ok(())
+    }
+
     /// A machine says which places it has.
-    pub(super) fn announce_places(&mut self, number: usize) -> Result<(), Broken> {
+    pub(super) fn announce_places(&mut self, number: usize) -> Result<bool, Broken> {
         let here = self.places.iter().filter(|place| place.at == Some(number));
         let records = here.map(workload::Place::announcement).collect();
-        self.say(number, records).map(|_| ())
+        self.say(number, records)
     }
 
     pub(super) fn append(&mut self, number: usize) -> Result<(), Broken> {
-        if self.machines[number].running.is_none() {
+        self.mount_again(number)?;
+        if self.machines[number].running.is_none() || self.machines[number].unmounted {
             return Ok(());
         }
         let at = Some(self.machines[number].copy_of.unwrap_or(number));
@@ -154,8 +176,9 @@ impl World {
         let cut = count.saturating_sub(5) + self.rng.below(10);
         self.roles.version = 1;
         self.roles.readers.insert(own.device, cut);
-        for place in self.places.iter_mut().filter(|place| place.at == Some(number)) {
-            place.contested = true;
+        // What it has said of other places may be refused as well, wherever they are now.
+        for place in self.places.iter_mut() {
+            place.contested |= place.at == Some(number) || self.intents.speaks_of(number, place);
         }
         self.fire(Fault::Roles);
         for machine in 0..self.machines.len() {
