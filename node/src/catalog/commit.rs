@@ -491,8 +491,8 @@ impl Core {
         let row = BatchRow::decode(rows::open(BATCHES, &key.value(), row.value())?)?;
         let sealed = super::read::sealed_batch(&self.shared.segments, author, &row)?;
         let file = || super::segments::folder_of(author);
-        match self.shared.identity().open(&sealed) {
-            Some(Ok((_, batch))) if batch.author == *author && batch.first_seq == key.value().1 => Ok((row, batch)),
+        match self.shared.identity().open_stored(&sealed) {
+            Some(Ok(batch)) if batch.author == *author && batch.first_seq == key.value().1 => Ok((row, batch)),
             Some(_) => Err(CatalogError::damaged(&file())),
             None => Err(CatalogError::NoLogKey(sealed.epoch)),
         }

@@ -28,7 +28,7 @@ impl World {
     /// Opens the catalog of a machine, as a process that starts does.
     pub(super) fn start(&mut self, number: usize) -> Result<(), Broken> {
         let now = self.now(number).wall;
-        let blank = self.machines[number].disk.is_blank();
+        let blank = !self.machines[number].has_database;
         let mut opened = self.open(number, now);
         // A power cut while the database was made can leave a file that is none yet; `Catalog::open` moves it aside.
         if blank && !self.machines[number].disk.is_dead() && opened.as_ref().is_err_and(CatalogError::is_damage) {
@@ -42,6 +42,7 @@ impl World {
         if let Some(author) = report.short_logs.first().or(report.locked_logs.first()) {
             return Err(Broken(format!("node {number}: the log of {author} lost what was synced")));
         }
+        self.machines[number].has_database = true;
         let (told, commits) = channel();
         catalog.subscribe(move |commit| drop(told.send(commit.clone())));
         self.machines[number].running = Some(Running { catalog: catalog.clone(), commits });
@@ -221,6 +222,7 @@ impl World {
         let old = self.machines[number].old_database.take().filter(|_| self.rng.chance(500)).unwrap_or_default();
         let disk = self.machines[number].disk.after_kill().with_database_of(&old);
         self.stop(number);
+        self.machines[number].has_database = !disk.is_blank();
         self.machines[number].disk = disk;
         self.comes_back(number);
         Ok(())
@@ -243,6 +245,7 @@ impl World {
         self.stop(number);
         let machine = &mut self.machines[number];
         machine.disk = Disk::of(&image);
+        machine.has_database = !machine.disk.is_blank();
         machine.disk.set_full(machine.full);
         (machine.view, machine.told, machine.old_database, machine.provisional) = (None, None, None, true);
         (machine.acknowledged.1, machine.unmounted) = (0, true);
@@ -263,6 +266,7 @@ impl World {
         let mut copy = Machine::new(original.identity.signing.to_bytes());
         (copy.disk, copy.clock, copy.roles) = (Disk::of(&original.disk.image()), original.clock, original.roles);
         (copy.vouched, copy.provisional, copy.copy_of) = (original.vouched.clone(), true, Some(number));
+        copy.has_database = true;
         self.machines.push(copy);
         self.links.add(true, self.scenario.faults, &mut self.rng);
         for place in self.places.iter_mut().filter(|place| place.at == Some(number)) {

@@ -46,6 +46,8 @@ pub(super) struct Machine {
     pub(super) retired: bool,
     /// Restored or copied, and has not yet asked the group how far its log goes.
     pub(super) provisional: bool,
+    /// A database was opened on this disk before, so that one is there.
+    pub(super) has_database: bool,
     /// Its places must be mounted anew before anything is said of them.
     pub(super) unmounted: bool,
     /// What it has said since, and told nobody.
@@ -84,6 +86,7 @@ impl Machine {
             hostile: None,
             retired: false,
             provisional: false,
+            has_database: false,
             unmounted: false,
             unsaid: Vec::new(),
             backup: None,
