@@ -20,7 +20,7 @@ pub struct Scenario {
 
 impl Default for Scenario {
     fn default() -> Self {
-        Self { seed: 42, nodes: 8, appends: 200, seconds: 600, faults: Faults::all() }
+        Self { seed: 42, nodes: 8, appends: 150, seconds: 600, faults: Faults::all() }
     }
 }
 
@@ -117,7 +117,7 @@ mod tests {
     fn files_are_read_and_errors_name_the_line() {
         let mut scenario = Scenario::default();
         let seeds = scenario.read("# slow links\nnodes = 5 # few\nfaults = \"network\"\n\nseeds = 3\n").unwrap();
-        assert_eq!((seeds, scenario.nodes, scenario.appends), (Some(3), 5, 200));
+        assert_eq!((seeds, scenario.nodes, scenario.appends), (Some(3), 5, 150));
         assert!(scenario.faults.has(Fault::OneWay) && !scenario.faults.has(Fault::Torn));
         for (text, line) in
             [("nodes = 1", "line 1: 2 to"), ("\nx = 1", "line 2: 'x'"), ("faults = \"no\"", "line 1: 'no'")]

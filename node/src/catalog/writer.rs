@@ -58,10 +58,10 @@ pub(super) fn run(mut core: Core, requests: Receiver<Request>, subscribers: Arc<
             Request::Permits { permits, now, reply } => {
                 let result = core.set_permits(permits, now);
                 let changed = result.as_ref().is_ok_and(|changed| *changed);
-                let _ = reply.send(result);
                 if changed {
                     tell(&subscribers, &Commit::default());
                 }
+                let _ = reply.send(result);
             }
             Request::Incarnation { known, count, now, reply } => {
                 let started = core.start_incarnation(&known, count, now);
@@ -70,8 +70,8 @@ pub(super) fn run(mut core: Core, requests: Receiver<Request>, subscribers: Arc<
                     Ok(None) => (Ok(None), Vec::new()),
                     Err(error) => (Err(error), Vec::new()),
                 };
-                let _ = reply.send(answer);
                 tell(&subscribers, &Commit { own, ..Commit::default() });
+                let _ = reply.send(answer);
             }
             Request::Shared { author, count } => {
                 if author == core.own {

@@ -216,6 +216,9 @@ impl World {
     /// Takes the database away, or puts an old copy in its place.
     pub(super) fn rebuild(&mut self, number: usize) -> Result<(), Broken> {
         if self.machines[number].running.is_none() {
+            if !self.healing {
+                self.scheduler.after(5 * SECOND, Event::Rebuild(number));
+            }
             return Ok(());
         }
         self.fire(Fault::Rebuild);
@@ -229,9 +232,7 @@ impl World {
     }
 
     pub(super) fn back_up(&mut self, number: usize) -> Result<(), Broken> {
-        if self.machines[number].running.is_some() {
-            self.machines[number].backup = Some(self.machines[number].disk.image());
-        }
+        self.machines[number].backup = Some(self.machines[number].disk.image());
         Ok(())
     }
 
@@ -259,6 +260,9 @@ impl World {
     /// Copies a machine; both run.
     pub(super) fn clone_machine(&mut self, number: usize) -> Result<(), Broken> {
         if self.machines[number].running.is_none() || self.machines[number].provisional {
+            if !self.healing {
+                self.scheduler.after(5 * SECOND, Event::Clone(number));
+            }
             return Ok(());
         }
         self.fire(Fault::Clone);

@@ -64,11 +64,8 @@ impl World {
                     self.scheduler.at(at, Event::Rollback(machine));
                 }
                 Fault::Clone => {
-                    // Not in every run: the log of a device that runs twice is lost to most other checks.
-                    if self.rng.chance(300) {
-                        let (machine, at) = (self.any_honest(), self.at(300, 800));
-                        self.scheduler.at(at, Event::Clone(machine));
-                    }
+                    let (machine, at) = (self.any_honest(), self.at(300, 800));
+                    self.scheduler.at(at, Event::Clone(machine));
                 }
                 Fault::Jump => {
                     for _ in 0..honest.div_ceil(3) {

@@ -16,7 +16,7 @@ use larder_protocol::{
 use std::{collections::BTreeSet, sync::Arc};
 
 /// Peers to whom news is passed on.
-const MESH: usize = 3;
+const MESH: usize = 2;
 /// Bytes of batches in one frame: little, so that there are many places at which a stream can break.
 const FRAME_BYTES: usize = 2_000;
 
