@@ -148,8 +148,18 @@ impl Truth {
         self.forked.contains(author)
     }
 
+    /// The logs with two histories, for messages.
+    pub(crate) fn forked_names(&self) -> String {
+        self.forked.iter().map(Author::to_string).collect::<Vec<_>>().join(", ")
+    }
+
     pub(crate) fn forks(&self) -> usize {
         self.forked.len()
+    }
+
+    /// Whether any log of a device has two histories.
+    pub(crate) fn is_device_forked(&self, device: &DeviceId) -> bool {
+        self.forked.iter().any(|author| author.device == *device)
     }
 
     /// Marks a log of which nothing is demanded any longer.

@@ -422,15 +422,21 @@ impl World {
     fn judge_places(&self, number: usize) -> Result<(), Broken> {
         let Some(catalog) = self.machines[number].catalog() else { return Ok(()) };
         let read = catalog.read().map_err(broken)?;
-        for place in self.places.iter().filter(|place| !place.contested) {
+        let forked: Vec<usize> = (0..self.machines.len())
+            .filter(|machine| self.truth.is_device_forked(&self.machines[*machine].device()))
+            .collect();
+        let judged =
+            |place: &&Place| !place.contested && !forked.iter().any(|machine| self.intents.speaks_of(*machine, place));
+        for place in self.places.iter().filter(judged) {
             for path in Place::paths() {
                 let stands = read.entry(&place.id, &path).map_err(broken)?;
                 if !self.intents.agree(place, &path, stands.as_ref().and_then(crate::workload::body_of)) {
                     return Err(Broken(format!(
-                        "node {number}, place {} {path}: {:?} is not what was meant last ({})",
+                        "node {number}, place {} {path}: {:?} is not what was meant last ({}); two histories: {}",
                         place.id,
                         stands.map(|stands| stands.stamp),
-                        self.intents.describe(place, &path)
+                        self.intents.describe(place, &path),
+                        self.truth.forked_names()
                     )));
                 }
             }

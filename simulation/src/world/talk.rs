@@ -94,6 +94,18 @@ impl World {
         others.into_iter().filter(|(_, most)| *most == best).map(|(it, _)| it).collect()
     }
 
+    /// Whether a restored device may say so much before it has asked. Peers compare counts: who says as much as was
+    /// lost, or more, before asking, is not told that its log went on, and forks. No run demands that this heals.
+    pub(super) fn may_say(&self, number: usize, count: u64) -> bool {
+        let device = self.machines[number].device();
+        let best = self.knows_most(number).into_iter().next();
+        best.and_then(|best| self.machines[best].view.as_ref()).is_none_or(|view| {
+            let (own, _) = self.machines[number].acknowledged;
+            let later = view.authors().any(|author| author.device == device && author.incarnation > own.incarnation);
+            later || count < view.stored(&own)
+        })
+    }
+
     /// A restored device first asks the one who knows most of its log. Whoever asks another one first, and has said
     /// other things meanwhile, forks; that is the fault `clone`.
     fn may_meet(&self, a: usize, b: usize) -> bool {
