@@ -57,6 +57,10 @@ plants! {
     WaitingIsForgotten = "waiting-forgotten",
     /// A batch that does not continue the log it is appended to is taken.
     ChainIsNotChecked = "chain-not-checked",
+    /// What a restored device says again gets a new time, and wins against what was said after it.
+    SaidAgainAsNew = "said-again-as-new",
+    /// A device does not vouch for what comes back to it of its own log.
+    OwnLogIsNotVouchedFor = "own-log-not-vouched-for",
 }
 
 #[cfg(feature = "planted-bugs")]

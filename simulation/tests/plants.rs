@@ -23,6 +23,8 @@ fn scenario(plant: Plant) -> &'static str {
         Plant::PermitsAreIgnored => "roles",
         Plant::FutureIsMerged | Plant::WaitingIsForgotten => "future,future-member",
         Plant::ChainIsNotChecked => "equivocate,crash",
+        Plant::SaidAgainAsNew => "rollback,loss",
+        Plant::OwnLogIsNotVouchedFor => "clone",
     }
 }
 

@@ -174,6 +174,7 @@ impl Stage {
                 && let Some((said, kind, body)) = bodies.next()
             {
                 bytes += body.len() + 16;
+                let said = said.filter(|_| !is_planted(Plant::SaidAgainAsNew));
                 ops.push(Op { hlc: said.unwrap_or_else(|| self.clock.tick(now)), kind, body });
             }
             let batch = Batch {
@@ -273,7 +274,7 @@ impl Stage {
             self.clock.observe(last_reading(&item.batch), now);
             let (author, first, next) = (item.batch.author, item.batch.first_seq, item.batch.next_seq());
             // A device vouches for its own log, also for what comes back from others; nobody else might any longer.
-            let own = author.device == core.own.device;
+            let own = author.device == core.own.device && !is_planted(Plant::OwnLogIsNotVouchedFor);
             self.batch(number, &item.sealed, item.batch, item.hash, accounted || own)?;
             if own {
                 self.authors.account(number, first, next);

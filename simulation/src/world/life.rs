@@ -195,6 +195,11 @@ impl World {
 
     pub(super) fn room(&mut self, number: usize) -> Result<(), Broken> {
         let refused = self.machines[number].disk.refused();
+        if refused == 0 && self.machines[number].full && !self.healing {
+            // Nobody has noticed yet.
+            self.scheduler.after(20 * SECOND, Event::Room(number));
+            return Ok(());
+        }
         self.outcome.fired.add(Fault::Full, refused);
         self.machines[number].disk.set_full(false);
         if !std::mem::take(&mut self.machines[number].full) || refused == 0 {
@@ -270,7 +275,7 @@ impl World {
         let mut copy = Machine::new(original.identity.signing.to_bytes());
         (copy.disk, copy.clock, copy.roles) = (Disk::of(&original.disk.image()), original.clock, original.roles);
         (copy.vouched, copy.provisional, copy.copy_of) = (original.vouched.clone(), true, Some(number));
-        copy.has_database = true;
+        (copy.has_database, copy.wall_max) = (true, original.wall_max);
         self.machines.push(copy);
         self.links.add(true, self.scenario.faults, &mut self.rng);
         for place in self.places.iter_mut().filter(|place| place.at == Some(number)) {

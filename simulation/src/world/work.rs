@@ -176,7 +176,7 @@ impl World {
         }
         let (own, count) = self.machines[number].acknowledged;
         // Somewhere in what is already merged, or a little later.
-        let cut = count.saturating_sub(5) + self.rng.below(10);
+        let cut = count.saturating_sub(5).max(1) + self.rng.below(10);
         self.roles.version = 1;
         self.roles.readers.insert(own.device, cut);
         // What it has said of other places may be refused as well, wherever they are now.
