@@ -80,8 +80,16 @@ impl World {
     pub(super) fn settle(&mut self, number: usize, moved: bool) -> Result<(), Broken> {
         self.machines[number].provisional = false;
         let (unsaid, wall) = (std::mem::take(&mut self.machines[number].unsaid), self.true_wall());
+        let device = self.machines[number].device();
+        let copied = self.machines.iter().filter(|machine| machine.device() == device).count() > 1;
+        let known = self.truth.is_device_forked(&device);
         for batch in unsaid.iter().filter(|_| !moved) {
             self.truth.learn(batch, wall)?;
+        }
+        if !copied && !known && self.truth.is_device_forked(&device) {
+            return Err(Broken(format!(
+                "node {number} was restored, has asked, and goes on in a log that others know"
+            )));
         }
         Ok(())
     }
