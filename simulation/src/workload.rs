@@ -174,7 +174,7 @@ pub(crate) fn body_of(known: &larder_node::catalog::KnownEntry) -> Option<Vec<u8
         location: known.location,
         mount_epoch: known.mount_epoch,
         path: known.path.clone(),
-        value: known.value.clone(),
+        value: known.value,
     };
     debug_assert_eq!(Record::from(entry.clone()).kind(), ENTRY);
     codec::encode(&entry).ok()
