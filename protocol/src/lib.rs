@@ -15,6 +15,7 @@ pub mod log;
 pub mod membership;
 pub mod pairing;
 pub mod path;
+pub mod planted;
 pub mod record;
 pub mod seal;
 pub mod sync;

@@ -35,6 +35,11 @@ impl<E> Scheduler<E> {
         self.at(self.now_ns.saturating_add(delay_ns), event);
     }
 
+    /// When the next event happens.
+    pub(crate) fn next_ns(&self) -> Option<u64> {
+        self.heap.peek().map(|Reverse((time, _))| *time)
+    }
+
     /// The next event; time moves to it.
     pub(crate) fn pop(&mut self) -> Option<E> {
         let Reverse((time, number)) = self.heap.pop()?;

@@ -9,6 +9,7 @@ use super::{
 use larder_protocol::{
     id::{DeviceId, GroupId},
     log::{Author, genesis_hash},
+    planted::{Plant, is_planted},
 };
 use redb::ReadableTable;
 use std::collections::{BTreeMap, BTreeSet};
@@ -72,7 +73,7 @@ impl Authors {
     /// for: those came by gossip, and only the end of a session vouches for them.
     pub(super) fn account(&mut self, number: u32, first: u64, next: u64) {
         let row = self.row(number);
-        let reached = next.min(row.stored);
+        let reached = if is_planted(Plant::AccountsBeyondStored) { next } else { next.min(row.stored) };
         if first <= row.accounted && reached > row.accounted {
             self.row_mut(number).accounted = reached;
         }

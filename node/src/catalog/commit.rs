@@ -15,8 +15,9 @@ use larder_protocol::{
     bounded::{Bytes, List},
     codec,
     log::{Author, BATCH_BYTES_MAX, BATCH_OPS_MAX, Batch, Op, SealedBatch, SignedBatch, batch_hash},
+    planted::{Plant, is_planted},
     record::BODY_BYTES_MAX,
-    time::{HlcClock, Timestamp},
+    time::{Hlc, HlcClock, Timestamp},
 };
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, Table, WriteTransaction};
 use std::{
@@ -147,6 +148,18 @@ impl Stage {
         bodies: Vec<Body>,
         now: Timestamp,
     ) -> Result<Appended, CatalogError> {
+        self.own_again(identity, own, bodies.into_iter().map(|(kind, body)| (None, kind, body)).collect(), now)
+    }
+
+    /// Appends own statements, some of which were made before, at a time that they keep: said again, an old statement
+    /// must not win against a newer one.
+    pub(super) fn own_again(
+        &mut self,
+        identity: &Identity,
+        own: &Author,
+        bodies: Vec<(Option<Hlc>, u16, Bytes<BODY_BYTES_MAX>)>,
+        now: Timestamp,
+    ) -> Result<Appended, CatalogError> {
         let number = self.authors.number(&identity.group, own);
         let first_seq = self.authors.row(number).stored;
         let mut appended = Appended { author: *own, first_seq, next_seq: first_seq, batches: Vec::new() };
@@ -155,13 +168,14 @@ impl Stage {
             let mut ops = Vec::new();
             let mut bytes = 0;
             // An operation adds at most 16 bytes to its body; the rest of the batch takes less than 4 KiB.
-            while let Some((_, body)) = bodies.peek()
+            while let Some((_, _, body)) = bodies.peek()
                 && ops.len() < BATCH_OPS_MAX
                 && bytes + body.len() + 16 < BATCH_BYTES_MAX - 4096
-                && let Some((kind, body)) = bodies.next()
+                && let Some((said, kind, body)) = bodies.next()
             {
                 bytes += body.len() + 16;
-                ops.push(Op { hlc: self.clock.tick(now), kind, body });
+                let said = said.filter(|_| !is_planted(Plant::SaidAgainAsNew));
+                ops.push(Op { hlc: said.unwrap_or_else(|| self.clock.tick(now)), kind, body });
             }
             let batch = Batch {
                 group: identity.group,
@@ -195,6 +209,7 @@ impl Stage {
         let group = core.shared.identity().group;
         let txn = core.shared.db.begin_read().map_err(CatalogError::from)?;
         let known = txn.open_table(BATCHES).map_err(CatalogError::from)?;
+        let known_forks = txn.open_table(FORKS).map_err(CatalogError::from)?;
         let mut applied = Applied::default();
         // First decide about all, then stage: a refusal must leave no trace.
         let mut ends: BTreeMap<Author, (u64, [u8; 32])> = BTreeMap::new();
@@ -214,6 +229,12 @@ impl Stage {
             });
             let first = item.batch.first_seq;
             if first > end {
+                if let Some(number) = number
+                    && known_forks.range((number, 0)..=(number, u64::MAX)).map_err(CatalogError::from)?.next().is_some()
+                {
+                    // The rest of a history that was refused before: no reason to refuse what comes with it.
+                    continue;
+                }
                 return Err(ReceiveError::Gap { author, expected: end, got: first });
             }
             if first < end {
@@ -234,7 +255,7 @@ impl Stage {
                 }
                 continue;
             }
-            if item.batch.previous != last {
+            if item.batch.previous != last && !is_planted(Plant::ChainIsNotChecked) {
                 forked.insert(author, Fork { author, seq: first, kept: Some(last), refused: item.batch.previous });
                 continue;
             }
@@ -251,7 +272,13 @@ impl Stage {
                 self.clock.observe(last.hlc, now);
             }
             self.clock.observe(last_reading(&item.batch), now);
-            self.batch(number, &item.sealed, item.batch, item.hash, accounted)?;
+            let (author, first, next) = (item.batch.author, item.batch.first_seq, item.batch.next_seq());
+            // A device vouches for its own log, also for what comes back from others; nobody else might any longer.
+            let own = author.device == core.own.device && !is_planted(Plant::OwnLogIsNotVouchedFor);
+            self.batch(number, &item.sealed, item.batch, item.hash, accounted || own)?;
+            if own {
+                self.authors.account(number, first, next);
+            }
         }
         if accounted {
             for (author, first, next) in covered {
@@ -378,6 +405,9 @@ impl Core {
             }
             return Err(error);
         }
+        if is_planted(Plant::SegmentIsNotSynced) {
+            return Ok(());
+        }
         for file in stage.appends.keys() {
             if let Err(error) = files.sync(file) {
                 self.read_only = true;
@@ -399,7 +429,9 @@ impl Core {
                 // This device's own clock does not make its own statements wait.
                 merge.batch(staged.author, row, &staged.batch, if own { None } else { stage.now })?;
             }
-            if let Some(now) = stage.now {
+            if let Some(now) = stage.now
+                && !is_planted(Plant::WaitingIsForgotten)
+            {
                 self.merge_waiting(&txn, &mut merge, &mut stage.authors, now)?;
             }
             super::local::write(&txn, &mut merge, &stage.local)?;
@@ -460,8 +492,8 @@ impl Core {
         let row = BatchRow::decode(rows::open(BATCHES, &key.value(), row.value())?)?;
         let sealed = super::read::sealed_batch(&self.shared.segments, author, &row)?;
         let file = || super::segments::folder_of(author);
-        match self.shared.identity().open(&sealed) {
-            Some(Ok((_, batch))) if batch.author == *author && batch.first_seq == key.value().1 => Ok((row, batch)),
+        match self.shared.identity().open_stored(&sealed) {
+            Some(Ok(batch)) if batch.author == *author && batch.first_seq == key.value().1 => Ok((row, batch)),
             Some(_) => Err(CatalogError::damaged(&file())),
             None => Err(CatalogError::NoLogKey(sealed.epoch)),
         }

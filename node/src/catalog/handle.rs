@@ -14,6 +14,7 @@ use larder_protocol::{
     bounded::Bytes,
     id::{LocationId, WantId},
     log::{Author, SealedBatch, batch_hash},
+    planted::{Plant, is_planted},
     record::Record,
     time::{Hlc, HlcClock, Timestamp},
 };
@@ -405,7 +406,8 @@ impl Catalog {
     /// in a session.
     pub fn hold(&self, batches: Vec<SealedBatch>, now: Timestamp) -> Result<Applied, ReceiveError> {
         let received = self.check(batches)?;
-        self.ask(|reply| Request::Receive { received, accounted: false, now, reply })?
+        let accounted = is_planted(Plant::GossipAdvancesVector);
+        self.ask(|reply| Request::Receive { received, accounted, now, reply })?
     }
 
     /// Accounts for held operations below the given counts, as far as they are here: at the end of a session.

@@ -6,7 +6,11 @@ use super::{
     AppendError, Appended, Applied, CatalogError, Commit, LocalWrite, Permits, ReceiveError,
     commit::{Body, Core, Received, Stage},
 };
-use larder_protocol::{log::Author, time::Timestamp};
+use larder_protocol::{
+    log::Author,
+    planted::{Plant, is_planted},
+    time::Timestamp,
+};
 use std::{
     collections::BTreeMap,
     sync::{
@@ -54,10 +58,10 @@ pub(super) fn run(mut core: Core, requests: Receiver<Request>, subscribers: Arc<
             Request::Permits { permits, now, reply } => {
                 let result = core.set_permits(permits, now);
                 let changed = result.as_ref().is_ok_and(|changed| *changed);
-                let _ = reply.send(result);
                 if changed {
                     tell(&subscribers, &Commit::default());
                 }
+                let _ = reply.send(result);
             }
             Request::Incarnation { known, count, now, reply } => {
                 let started = core.start_incarnation(&known, count, now);
@@ -66,8 +70,8 @@ pub(super) fn run(mut core: Core, requests: Receiver<Request>, subscribers: Arc<
                     Ok(None) => (Ok(None), Vec::new()),
                     Err(error) => (Err(error), Vec::new()),
                 };
-                let _ = reply.send(answer);
                 tell(&subscribers, &Commit { own, ..Commit::default() });
+                let _ = reply.send(answer);
             }
             Request::Shared { author, count } => {
                 if author == core.own {
@@ -89,6 +93,9 @@ pub(super) fn run(mut core: Core, requests: Receiver<Request>, subscribers: Arc<
                         Ok(request) => stage_request(&core, &mut stage, &mut answers, request),
                         Err(_) => break,
                     }
+                }
+                if is_planted(Plant::AnswersBeforeSync) {
+                    answers.drain(..).for_each(|answer| answer(None));
                 }
                 let result = core.commit(stage);
                 if let Err(error) = &result {

@@ -17,6 +17,7 @@ use crate::{
     id::{DeviceId, EpochId, GroupId, MembershipOpId},
     log::{Author, BATCH_OPS_MAX, Gap, SealedBatch, VersionVector},
     membership::SignedOp,
+    planted::{Plant, is_planted},
     time::Now,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -332,6 +333,10 @@ impl Session {
         self.gaps.clear();
         self.frames.clear();
         self.sends_pending.clear();
+        if is_planted(Plant::AccountsThoughBroken) {
+            let counts = self.vouched.iter().map(|(author, count)| (*author, *count)).collect();
+            self.effects.push_back(Effect::Account(counts));
+        }
         self.effects.push_back(Effect::Failed(violation));
     }
 
@@ -489,7 +494,9 @@ impl Session {
         // because this end's vector does not vouch for it.
         let ours = self.local.reach();
         let missing = theirs.missing_at(&ours);
-        if let Some(ahead) = missing.iter().rfind(|gap| gap.author.device == self.own) {
+        if let Some(ahead) = missing.iter().rfind(|gap| gap.author.device == self.own)
+            && !is_planted(Plant::OwnLogAheadIsIgnored)
+        {
             let own = ours.iter().filter(|(author, _)| author.device == self.own);
             let highest = own.map(|(author, _)| author.incarnation).max().unwrap_or(0);
             if ahead.author.incarnation > highest.saturating_add(INCARNATIONS_MISSED_MAX) {
@@ -504,6 +511,9 @@ impl Session {
             self.batches_min = self.batches_min.saturating_add(ops.div_ceil(BATCH_OPS_MAX as u64));
         }
         self.gaps = ours.missing_at(&theirs).into();
+        if is_planted(Plant::LastGapIsLeftOut) {
+            self.gaps.pop_back();
+        }
         self.vouched = vector;
         self.stage = Stage::Batches;
         self.send_batches();

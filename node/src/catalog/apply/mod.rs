@@ -32,6 +32,7 @@ use larder_protocol::{
     codec,
     id::{ContentId, LocationId},
     log::{Author, Batch},
+    planted::{Plant, is_planted},
     record::{Record, Replica, Stamp, WantResult},
     time::{Hlc, Timestamp},
 };
@@ -174,7 +175,7 @@ impl<'t> Merge<'t> {
             if seq < row.merged {
                 continue;
             }
-            if not_after.is_some_and(|wall| op.hlc.is_future(wall)) {
+            if not_after.is_some_and(|wall| op.hlc.is_future(wall)) && !is_planted(Plant::FutureIsMerged) {
                 return Ok(());
             }
             self.op(RowStamp { hlc: op.hlc, author: number, seq }, op.kind, &op.body)?;
@@ -190,7 +191,7 @@ impl<'t> Merge<'t> {
             self.totals.unknown += 1;
             return Ok(());
         }
-        if !self.permits.permits(&author, stamp.seq, kind) {
+        if !self.permits.permits(&author, stamp.seq, kind) && !is_planted(Plant::PermitsAreIgnored) {
             self.totals.refused += 1;
             self.refused.insert((stamp.author, stamp.seq), ())?;
             return Ok(());
@@ -319,7 +320,9 @@ impl<'t> Merge<'t> {
         };
         if let Some(old) = &before {
             let stands = (old.rank, full_stamp(&self.authors, &old.stamp)?);
-            if stands >= (rank, full_stamp(&self.authors, &stamp)?) {
+            if stands >= (rank, full_stamp(&self.authors, &stamp)?)
+                && !(is_planted(Plant::StampIgnoresDevice) && stands.0 == rank && stands.1.hlc == stamp.hlc)
+            {
                 return Ok((false, before));
             }
             self.digest_subtract(kind, &old.stamp, &old.body)?;

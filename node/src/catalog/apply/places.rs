@@ -14,6 +14,7 @@ use larder_protocol::{
     codec,
     id::LocationId,
     path::RelPath,
+    planted::{Plant, is_planted},
     record::{Alias, Entry, EntryValue, File, Replica, ReplicaState},
 };
 use redb::ReadableTable;
@@ -113,7 +114,10 @@ impl Merge<'_> {
                 RowValue::File { content, size, modified: file.modified, verified: file.verified }
             }
         };
-        let row = EntryRow { folder, name: name.to_owned(), mount_epoch: entry.mount_epoch, stamp, value };
+        let mut row = EntryRow { folder, name: name.to_owned(), mount_epoch: entry.mount_epoch, stamp, value };
+        if matches!(value, RowValue::Gone(_)) && is_planted(Plant::DeleteForgetsContext) {
+            row = EntryRow::void(folder, name);
+        }
         self.entry_rows.put(&mut self.entries, ordinal, Some(row))?;
         self.changes.locations.insert(entry.location);
         self.bound_memory()

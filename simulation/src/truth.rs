@@ -1,0 +1,266 @@
+//! What was really said: every batch that was ever signed, kept outside the nodes.
+
+use crate::oracle::Broken;
+use larder_protocol::{
+    codec,
+    id::{DeviceId, EpochId, GroupId, LocationId},
+    log::{Author, Batch, SealedBatch, batch_hash, genesis_hash},
+    path::RelPath,
+    record::{Record, Stamp},
+    time::{FUTURE_MS_MAX, Timestamp},
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+pub(crate) const GROUP: GroupId = GroupId::new([1; 32]);
+pub(crate) const EPOCH: EpochId = EpochId::new([2; 16]);
+pub(crate) const LOG_KEY: [u8; 32] = [3; 32];
+/// Kind of an entry.
+pub(crate) const ENTRY: u16 = 5;
+const PROFILE: u16 = 3;
+
+/// A batch as it was signed.
+#[derive(Debug)]
+pub(crate) struct Known {
+    pub(crate) batch: Batch,
+    pub(crate) chain: [u8; 32],
+}
+
+/// Name of a sealed batch; the same batch seals to the same bytes.
+pub(crate) fn name(sealed: &SealedBatch) -> [u8; 32] {
+    *blake3::hash(&sealed.sealed).as_bytes()
+}
+
+/// Who was made a reader: from which operation on entries of a device are refused.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Roles {
+    /// How often roles have changed.
+    pub(crate) version: u64,
+    pub(crate) readers: BTreeMap<DeviceId, u64>,
+}
+
+impl larder_node::catalog::Permits for Roles {
+    fn is_member(&self, _: &Author) -> bool {
+        true
+    }
+
+    fn permits(&self, author: &Author, seq: u64, kind: u16) -> bool {
+        kind != ENTRY || self.readers.get(&author.device).is_none_or(|cut| author.incarnation == 0 && seq < *cut)
+    }
+
+    fn version(&self) -> [u8; 32] {
+        let mut version = [0; 32];
+        version[..8].copy_from_slice(&self.version.to_le_bytes());
+        version
+    }
+}
+
+/// All that was signed.
+#[derive(Debug, Default)]
+pub(crate) struct Truth {
+    batches: BTreeMap<[u8; 32], Known>,
+    /// The first batch that was signed for a place of a log.
+    places: BTreeMap<(Author, u64), (u64, [u8; 32])>,
+    /// The greatest count that was ever signed, or may have been when the power went.
+    ends: BTreeMap<Author, u64>,
+    /// Readings far ahead of true time, by place.
+    ahead: BTreeMap<Author, BTreeMap<u64, u64>>,
+    forked: BTreeSet<Author>,
+    /// Batches whose place another one had taken.
+    others: BTreeSet<[u8; 32]>,
+    /// The greatest reading of all.
+    latest_ms: u64,
+}
+
+impl Truth {
+    /// An author may sign up to this count.
+    pub(crate) fn attempt(&mut self, author: Author, count: u64) {
+        let end = self.ends.entry(author).or_default();
+        *end = (*end).max(count);
+    }
+
+    /// Notes a batch that nobody else can have seen yet, and that may be withdrawn.
+    pub(crate) fn learn_unsaid(&mut self, sealed: &SealedBatch) -> Result<(), Broken> {
+        let signed = sealed.open(&LOG_KEY).map_err(|error| Broken(error.to_string()))?;
+        let batch = signed.verify(&GROUP).map_err(|error| Broken(error.to_string()))?;
+        self.attempt(batch.author, batch.next_seq());
+        self.batches.entry(name(sealed)).or_insert(Known { chain: batch_hash(&signed), batch });
+        Ok(())
+    }
+
+    /// Whether a batch has a place in its log, or may not have one.
+    pub(crate) fn is_said(&self, sealed: &SealedBatch) -> bool {
+        let name = name(sealed);
+        let place = |known: &Known| self.places.get(&(known.batch.author, known.batch.first_seq));
+        let other = |known: &Known| self.others.contains(&name) || place(known).is_some_and(|(_, it)| *it == name);
+        self.batches.get(&name).is_some_and(other)
+    }
+
+    /// Notes a batch that others may see; gives whether it is new.
+    pub(crate) fn learn(&mut self, sealed: &SealedBatch, true_now: Timestamp) -> Result<bool, Broken> {
+        let name = name(sealed);
+        if self.is_said(sealed) {
+            return Ok(false);
+        }
+        let signed = sealed.open(&LOG_KEY).map_err(|error| Broken(error.to_string()))?;
+        let batch = signed.verify(&GROUP).map_err(|error| Broken(error.to_string()))?;
+        let (author, first, next) = (batch.author, batch.first_seq, batch.next_seq());
+        let before = self.places.range(..=(author, first)).next_back();
+        let overlaps = before.is_some_and(|((other, _), (end, _))| *other == author && *end > first)
+            || self.places.range((author, first)..(author, next)).next().is_some();
+        if overlaps {
+            self.forked.insert(author);
+            self.others.insert(name);
+        } else {
+            self.places.insert((author, first), (next, name));
+        }
+        self.attempt(author, next);
+        let soon_ms = u64::try_from(true_now.as_millis()).unwrap_or(0) + FUTURE_MS_MAX / 2;
+        for (seq, op) in (first..).zip(batch.ops.iter()) {
+            self.latest_ms = self.latest_ms.max(op.hlc.millis());
+            if op.hlc.millis() > soon_ms {
+                self.ahead.entry(author).or_default().insert(seq, op.hlc.millis());
+            }
+        }
+        self.batches.insert(name, Known { chain: batch_hash(&signed), batch });
+        Ok(true)
+    }
+
+    /// Forgets batches that nobody has any longer, so that their places may be used again; gives what they said.
+    pub(crate) fn lose(&mut self, kept: impl Fn(&Author, u64) -> bool) -> BTreeSet<Vec<u8>> {
+        let gone: Vec<(Author, u64)> =
+            self.places.iter().filter(|((author, _), (next, _))| !kept(author, *next)).map(|(key, _)| *key).collect();
+        let mut said = BTreeSet::new();
+        for key in gone {
+            if let Some((_, name)) = self.places.remove(&key)
+                && let Some(known) = self.batches.get(&name)
+            {
+                said.extend(known.batch.ops.iter().map(|op| op.body.to_vec()));
+            }
+        }
+        said
+    }
+
+    pub(crate) fn end(&self, author: &Author) -> u64 {
+        self.ends.get(author).copied().unwrap_or(0)
+    }
+
+    pub(crate) fn is_forked(&self, author: &Author) -> bool {
+        self.forked.contains(author)
+    }
+
+    /// The logs with two histories, for messages.
+    pub(crate) fn forked_names(&self) -> String {
+        self.forked.iter().map(Author::to_string).collect::<Vec<_>>().join(", ")
+    }
+
+    pub(crate) fn forks(&self) -> usize {
+        self.forked.len()
+    }
+
+    /// Whether any log of a device has two histories.
+    pub(crate) fn is_device_forked(&self, device: &DeviceId) -> bool {
+        self.forked.iter().any(|author| author.device == *device)
+    }
+
+    /// Marks a log of which nothing is demanded any longer.
+    pub(crate) fn give_up(&mut self, author: Author) {
+        self.forked.insert(author);
+    }
+
+    pub(crate) fn latest_ms(&self) -> u64 {
+        self.latest_ms
+    }
+
+    /// The first operation below `stored` that is from the future at a wall clock.
+    pub(crate) fn first_future(&self, author: &Author, stored: u64, wall: Timestamp) -> Option<u64> {
+        let limit = u64::try_from(wall.as_millis()).unwrap_or(0) + FUTURE_MS_MAX;
+        let ahead = self.ahead.get(author)?;
+        ahead.range(..stored).find(|(_, ms)| **ms > limit).map(|(seq, _)| *seq)
+    }
+
+    /// A batch that was signed.
+    pub(crate) fn get(&self, sealed: &SealedBatch) -> Option<&Known> {
+        self.batches.get(&name(sealed))
+    }
+
+    /// Checks that a log is an unbroken chain of batches that were signed; gives them.
+    pub(crate) fn chain(&self, author: &Author, log: &[SealedBatch]) -> Result<Vec<&Known>, Broken> {
+        let (mut seq, mut previous, mut chain) = (0, genesis_hash(&GROUP, author), Vec::new());
+        for sealed in log {
+            let known =
+                self.get(sealed).ok_or_else(|| Broken(format!("{author}: a batch at {seq} that nobody signed")))?;
+            if known.batch.author != *author || known.batch.first_seq != seq || known.batch.previous != previous {
+                return Err(Broken(format!("{author}: the batch at {seq} does not continue the log")));
+            }
+            (seq, previous) = (known.batch.next_seq(), known.chain);
+            chain.push(known);
+        }
+        Ok(chain)
+    }
+}
+
+/// What a catalog must show: the merge rules of `record`, said once more in the plainest way.
+#[derive(Debug, Default)]
+pub(crate) struct Reference {
+    entries: BTreeMap<(LocationId, RelPath), (u64, Stamp, Vec<u8>)>,
+    announced: BTreeMap<(Author, LocationId), u64>,
+    settings: BTreeMap<Vec<u8>, (Stamp, Vec<u8>)>,
+}
+
+impl Reference {
+    /// Merges the first operations of a log, up to `merged`.
+    pub(crate) fn merge(&mut self, log: &[&Known], merged: u64, roles: &Roles) {
+        for known in log {
+            for (seq, op) in (known.batch.first_seq..).zip(known.batch.ops.iter()).filter(|(seq, _)| *seq < merged) {
+                let author = known.batch.author;
+                if !larder_node::catalog::Permits::permits(roles, &author, seq, op.kind) {
+                    continue;
+                }
+                let stamp = Stamp { hlc: op.hlc, author, seq };
+                match Record::decode(op.kind, &op.body) {
+                    Ok(Some(Record::Location(location))) => {
+                        let epoch = self.announced.entry((author, location.id)).or_insert(location.mount_epoch);
+                        *epoch = (*epoch).max(location.mount_epoch);
+                    }
+                    Ok(Some(Record::Entry(entry))) => {
+                        let announced = self.announced.get(&(author, entry.location));
+                        if announced.is_none_or(|epoch| *epoch < entry.mount_epoch) {
+                            continue;
+                        }
+                        let key = (entry.location, entry.path.clone());
+                        let said = (entry.mount_epoch, stamp, op.body.to_vec());
+                        let stands = self.entries.entry(key).or_insert_with(|| said.clone());
+                        if (stands.0, stands.1) < (said.0, said.1) {
+                            *stands = said;
+                        }
+                    }
+                    Ok(Some(Record::Profile(profile))) => {
+                        let said = (stamp, op.body.to_vec());
+                        let name = profile.name.as_bytes().to_vec();
+                        let stands = self.settings.entry(name).or_insert_with(|| said.clone());
+                        if stands.0 < said.0 {
+                            *stands = said;
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// What stands under a path.
+    pub(crate) fn entry(&self, location: LocationId, path: &RelPath) -> Option<&[u8]> {
+        self.entries.get(&(location, path.clone())).map(|(_, _, body)| body.as_slice())
+    }
+
+    /// What stands under the name of a setting.
+    pub(crate) fn setting(&self, name: &str) -> Option<&[u8]> {
+        self.settings.get(name.as_bytes()).map(|(_, body)| body.as_slice())
+    }
+}
+
+/// A setting as its author encoded it.
+pub(crate) fn setting_body(profile: &larder_protocol::record::Profile) -> Option<Vec<u8>> {
+    debug_assert_eq!(Record::from(profile.clone()).kind(), PROFILE);
+    codec::encode(profile).ok()
+}
