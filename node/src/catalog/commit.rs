@@ -8,7 +8,8 @@ use super::{
     apply::{Changes, Merge, last_reading},
     authors::Authors,
     rows::{self, BatchRow, Writer},
-    segments::{Frame, LogFiles, Segments},
+    local,
+    segments::{Frame, LOCAL_FOLDER, LogFiles, Segments, file_name},
     tables::*,
 };
 use larder_protocol::{
@@ -67,7 +68,15 @@ pub(super) struct Core {
     pub(super) clock: HlcClock,
     /// Own operations below this one are known to others; the later ones are provisional.
     pub(super) own_shared: u64,
+    pub(super) local_log: LocalLog,
     pub(super) read_only: bool,
+}
+
+/// Where the next value that only this device has goes, so that it outlives the database.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct LocalLog {
+    pub(super) count: u64,
+    pub(super) offset: u64,
 }
 
 /// A foreign batch whose seal and signature were checked.
@@ -92,6 +101,7 @@ pub(super) struct Stage {
     /// Bytes to append: file → (offset, bytes).
     appends: BTreeMap<String, (u64, Vec<u8>)>,
     local: Vec<LocalWrite>,
+    local_log: LocalLog,
     forks: Vec<(u32, Fork)>,
     pub(super) own: Vec<OwnBatch>,
     now: Option<Timestamp>,
@@ -107,6 +117,7 @@ impl Stage {
             hashes: HashMap::new(),
             appends: BTreeMap::new(),
             local: Vec::new(),
+            local_log: core.local_log,
             forks: Vec::new(),
             own: Vec::new(),
             now: None,
@@ -305,7 +316,18 @@ impl Stage {
         }
     }
 
+    /// Writes what only this device has. Values are appended to a segment file too; scan states are not: they come back
+    /// with the next index.
     pub(super) fn local(&mut self, writes: Vec<LocalWrite>) {
+        for write in &writes {
+            if let LocalWrite::Value { namespace, key, value } = write {
+                let payload = local::encode(namespace, key, value.as_deref());
+                let frame = Frame { accounted: true, ops: 1, first_seq: self.local_log.count, payload }.encode();
+                self.append(file_name(LOCAL_FOLDER, 0), self.local_log.offset, &frame);
+                self.local_log.count += 1;
+                self.local_log.offset += frame.len() as u64;
+            }
+        }
         self.local.extend(writes);
     }
 
@@ -326,7 +348,7 @@ impl Stage {
     /// Writes where the logs and the clock stand.
     pub(super) fn finish(&mut self, txn: &WriteTransaction, core: &Core) -> Result<(), CatalogError> {
         write_authors(txn, &mut self.authors, Vec::new())?;
-        write_own(txn, &core.own, &self.clock, core.own_shared)
+        write_own(txn, &core.own, &self.clock, core.own_shared, &self.local_log)
     }
 
     fn is_empty(&self) -> bool {
@@ -385,6 +407,7 @@ impl Core {
         self.authors = stage.authors;
         self.authors.take_changed();
         self.clock = stage.clock;
+        self.local_log = stage.local_log;
     }
 
     /// Appends and syncs. A failed append is taken back; a failed sync leaves the store's state unknown.
@@ -521,9 +544,11 @@ pub(super) fn write_own(
     own: &Author,
     clock: &HlcClock,
     own_shared: u64,
+    local_log: &LocalLog,
 ) -> Result<(), CatalogError> {
     let mut to = Writer::default();
     to.number(own.incarnation.into()).number(clock.last().0).number(own_shared);
+    to.number(local_log.count).number(local_log.offset);
     txn.open_table(META)?.insert("own", rows::close(META, &"own", &to.0).as_slice())?;
     Ok(())
 }

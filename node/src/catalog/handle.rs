@@ -3,7 +3,7 @@
 use super::{
     AppendError, CatalogError, Identity, LocalWrite, LogFiles, LogFolder, LogKeys, Permits, ReceiveError, Snapshot,
     authors::Authors,
-    commit::{Core, Received, Shared},
+    commit::{Core, LocalLog, Received, Shared},
     migrations,
     rows::{self, Reader},
     segments::Segments,
@@ -241,7 +241,7 @@ impl Catalog {
     }
 
     /// Builds the database in a folder anew from the log segments; the old one is moved aside. The catalog must be
-    /// closed. What only this device knew (scan states, local values) is lost.
+    /// closed. Scan states are lost: the next index reads every file once.
     ///
     /// # Errors
     /// As [`open`](Self::open).
@@ -277,7 +277,7 @@ impl Catalog {
         let mut report = OpenReport::default();
         let mut own = Author { device: identity.device(), incarnation: 0 };
         let mut clock = HlcClock::default();
-        let mut own_shared = 0;
+        let (mut own_shared, mut local_log) = (0, LocalLog::default());
         let mut shared = Shared {
             db,
             segments: Segments(files),
@@ -320,11 +320,12 @@ impl Catalog {
             own.incarnation = from.small()?;
             clock = HlcClock::new(Hlc(from.number()?));
             own_shared = from.number()?;
+            local_log = LocalLog { count: from.number()?, offset: from.number()? };
         }
         let authors = Authors::load(&txn.open_table(AUTHORS)?)?;
         drop(txn);
         let shared = Arc::new(shared);
-        let mut core = Core { shared: Arc::clone(&shared), authors, own, clock, own_shared, read_only: false };
+        let mut core = Core { shared: Arc::clone(&shared), authors, own, clock, own_shared, local_log, read_only: false };
         core.reconcile(options.now, &mut report)?;
         core.set_permits(Arc::clone(&options.permits), options.now)?;
 

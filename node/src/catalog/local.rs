@@ -5,7 +5,7 @@ use larder_protocol::{
     id::{ContentId, LocationId},
     path::RelPath,
 };
-use redb::WriteTransaction;
+use redb::{Table, WriteTransaction};
 
 /// What this device saw of a file when it last hashed it. Unchanged size, time and inode mean unchanged bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,17 +43,42 @@ pub enum LocalWrite {
     },
 }
 
+/// A value as it lies in the segment file.
+pub(super) fn encode(namespace: &str, key: &[u8], value: Option<&[u8]>) -> Vec<u8> {
+    let mut to = rows::Writer::default();
+    to.bytes(namespace.as_bytes()).bytes(key).number(value.is_some().into()).fixed(value.unwrap_or_default());
+    to.0
+}
+
+/// Namespace, key and value of an encoded value.
+pub(super) fn decode(payload: &[u8]) -> Result<(&str, &[u8], Option<&[u8]>), CatalogError> {
+    let mut from = rows::Reader::new(payload, "local");
+    let namespace = std::str::from_utf8(from.bytes()?).map_err(|_| CatalogError::damaged("local"))?;
+    let (key, is_there) = (from.bytes()?, from.number()? == 1);
+    Ok((namespace, key, is_there.then(|| from.rest())))
+}
+
+pub(super) fn write_value(
+    table: &mut Table<'_, (&'static str, &'static [u8]), &'static [u8]>,
+    namespace: &str,
+    key: &[u8],
+    value: Option<&[u8]>,
+) -> Result<(), CatalogError> {
+    let key = (namespace, key);
+    match value {
+        Some(value) => table.insert(key, rows::close(LOCAL, &key, value).as_slice())?,
+        None => table.remove(key)?,
+    };
+    Ok(())
+}
+
 pub(super) fn write(txn: &WriteTransaction, merge: &mut Merge<'_>, writes: &[LocalWrite]) -> Result<(), CatalogError> {
     let mut table = txn.open_table(LOCAL)?;
     for write in writes {
         match write {
             LocalWrite::Scan { location, path, state } => merge.scan(location, path, state.as_ref())?,
             LocalWrite::Value { namespace, key, value } => {
-                let key = (*namespace, key.as_slice());
-                match value {
-                    Some(value) => table.insert(key, rows::close(LOCAL, &key, value).as_slice())?,
-                    None => table.remove(key)?,
-                };
+                write_value(&mut table, namespace, key, value.as_deref())?;
             }
         }
     }

@@ -5,7 +5,8 @@ use super::{
     apply::{Merge, is_known},
     commit::{Core, Stage, kinds, write_authors, write_own},
     rows::{self, BatchRow},
-    segments::{Found, author_of, file_name, first_seq_of, folder_of},
+    local,
+    segments::{Found, LOCAL_FOLDER, author_of, file_name, first_seq_of, folder_of},
     tables::*,
 };
 use larder_protocol::{
@@ -41,7 +42,9 @@ impl Core {
         }
         let mut chunk = Vec::new();
         for (folder, firsts) in folders {
-            if let Some(author) = author_of(&folder) {
+            if folder == LOCAL_FOLDER {
+                self.replay_local(report)?;
+            } else if let Some(author) = author_of(&folder) {
                 self.replay_author(&author, &firsts, now, &mut chunk, report)?;
             }
         }
@@ -188,9 +191,44 @@ impl Core {
             merge.finish()?;
         }
         write_authors(&txn, &mut self.authors, Vec::new())?;
-        write_own(&txn, &self.own, &self.clock, self.own_shared)?;
+        write_own(&txn, &self.own, &self.clock, self.own_shared, &self.local_log)?;
         txn.commit()?;
         chunk.clear();
+        Ok(())
+    }
+
+    fn replay_local(&mut self, report: &mut OpenReport) -> Result<(), CatalogError> {
+        let file = file_name(LOCAL_FOLDER, 0);
+        let segments = self.shared.segments.clone();
+        let mut found = Vec::new();
+        loop {
+            match segments.frame_at(&file, self.local_log.offset)? {
+                Found::Frame(frame, next) => {
+                    found.push(frame.payload);
+                    self.local_log.count += 1;
+                    self.local_log.offset = next;
+                }
+                Found::End => break,
+                torn => {
+                    let keep = matches!(torn, Found::Damaged);
+                    report.cut_bytes += self.set_aside(&file, self.local_log.offset, keep)?;
+                    break;
+                }
+            }
+        }
+        if found.is_empty() {
+            return Ok(());
+        }
+        let txn = self.shared.begin_write()?;
+        {
+            let mut table = txn.open_table(LOCAL)?;
+            for payload in &found {
+                let (namespace, key, value) = local::decode(payload)?;
+                local::write_value(&mut table, namespace, key, value)?;
+            }
+        }
+        write_own(&txn, &self.own, &self.clock, self.own_shared, &self.local_log)?;
+        txn.commit()?;
         Ok(())
     }
 

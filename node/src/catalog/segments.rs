@@ -1,7 +1,8 @@
 //! Log segments: every batch, sealed, in append-only files beside the database.
 //!
 //! A batch is first appended here and synced, then indexed in redb and merged; whatever redb lacks is replayed when
-//! the catalog opens. `log/<device>.<incarnation>/<first seq>.seg` holds one author. A file is a row of frames:
+//! the catalog opens. `log/<device>.<incarnation>/<first seq>.seg` holds one author, `log/local/…`
+//! the values that only this device has. A file is a row of frames:
 //!
 //! ```text
 //! "LDR1"  flags u32  payload length u32  operations u32  first seq u64  checksum [8]  payload
@@ -99,7 +100,7 @@ impl LogFolder {
             }
             self.fresh.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
         }
-        let file = Arc::new(OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?);
+        let file = Arc::new(private(OpenOptions::new().read(true).write(true).create(true).truncate(false)).open(path)?);
         if open.len() >= OPEN_MAX {
             open.clear();
         }
@@ -111,6 +112,13 @@ impl LogFolder {
 /// Makes the names in a folder durable. Windows has no such call and needs none.
 fn sync_folder(path: &Path) -> io::Result<()> {
     if cfg!(unix) { File::open(path)?.sync_all() } else { Ok(()) }
+}
+
+/// Nobody else reads the files.
+fn private(options: &mut OpenOptions) -> &mut OpenOptions {
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
+    options
 }
 
 impl LogFiles for LogFolder {
@@ -264,6 +272,8 @@ impl LogFiles for LogMemory {
     }
 }
 
+/// Folder of the values that only this device has. Never leaves the device: there may be secrets among them.
+pub(super) const LOCAL_FOLDER: &str = "local";
 /// A segment file is closed when it is longer than this.
 pub(super) const SEGMENT_BYTES: u64 = 8 << 20;
 const MAGIC: [u8; 4] = *b"LDR1";

@@ -22,6 +22,14 @@ fn filled(dir: &std::path::Path) -> (Digest, Vec<Copies>) {
     for batch in peer.append(vec![entry(2, 0, "y", file(2))], Vec::new(), NOW).unwrap().batches {
         catalog.hold(vec![batch], NOW).unwrap();
     }
+    let value = |key: &[u8], value: Option<&[u8]>| LocalWrite::Value {
+        namespace: "places",
+        key: key.to_vec(),
+        value: value.map(<[u8]>::to_vec),
+    };
+    let values = vec![value(b"1", Some(b"here")), value(b"2", Some(b"there"))];
+    catalog.append(Vec::new(), values, NOW).unwrap();
+    catalog.append(Vec::new(), vec![value(b"1", None)], NOW).unwrap();
     state(&catalog)
 }
 
@@ -38,6 +46,8 @@ fn the_database_can_be_deleted_and_comes_back_from_the_segments() {
     let (catalog, report) = Catalog::open(dir.path(), identity(1), options()).unwrap();
     assert_eq!((report.replayed_batches, report.cut_bytes, report.moved_aside), (53, 0, None));
     assert_eq!(state(&catalog), before);
+    let places = catalog.read().unwrap().locals("places").unwrap();
+    assert_eq!(places, [(b"2".to_vec(), b"there".to_vec())], "what only this device has is there too");
     let summary = catalog.read().unwrap().summary().unwrap();
     assert_eq!((summary.vector.get(&author(1)), summary.vector.get(&author(2))), (51, 2));
     assert_eq!(summary.held[&author(2)], 2..3, "what only gossip brought is still only held");
