@@ -10,10 +10,10 @@ fn small(seed: u64, faults: &str) -> Scenario {
 
 #[test]
 fn the_same_seed_gives_the_same_trace() {
-    let first = run(small(42, "all"));
+    let first = run(small(44, "all"));
     assert_eq!(first.broken, None);
-    assert_eq!(run(small(42, "all")), first);
-    assert_ne!(run(small(43, "all")).trace, first.trace);
+    assert_eq!(run(small(44, "all")), first);
+    assert_ne!(run(small(45, "all")).trace, first.trace);
 }
 
 #[test]

@@ -29,6 +29,8 @@ impl World {
     pub(super) fn start(&mut self, number: usize) -> Result<(), Broken> {
         let now = self.now(number).wall;
         let blank = !self.machines[number].has_database;
+        // A disk stays full across a crash.
+        self.machines[number].disk.set_full(self.machines[number].full);
         let mut opened = self.open(number, now);
         // A power cut while the database was made can leave a file that is none yet; `Catalog::open` moves it aside.
         if blank && !self.machines[number].disk.is_dead() && opened.as_ref().is_err_and(CatalogError::is_damage) {

@@ -313,6 +313,10 @@ impl World {
         oracle::the_future_waits(number, &view, &own.device, &self.truth, machine.wall_max)?;
         for other in 0..self.machines.len() {
             let machine = &self.machines[other];
+            // What a restored or copied device says before it has asked is no part of the group's history yet.
+            if machine.provisional || self.machines[number].provisional {
+                continue;
+            }
             if let Some(seen) = machine.view.as_ref().filter(|_| machine.running.is_some() && other != number) {
                 let result = oracle::equal_vectors_give_equal_digests((other, seen), (number, &view));
                 if result.is_err() {

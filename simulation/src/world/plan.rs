@@ -50,7 +50,7 @@ impl World {
                 Fault::OneWay => self.plan_splits(true),
                 Fault::Crash => self.plan_each(honest / 2 + 1, Event::Kill),
                 Fault::Power => self.plan_each(honest + 1, Event::CutPower),
-                Fault::Full => self.plan_each(2, Event::Fill),
+                Fault::Full => self.plan_each(3, Event::Fill),
                 Fault::Rebuild => {
                     for _ in 0..2 {
                         let (machine, copied, at) = (self.any_honest(), self.at(0, 400), self.at(500, 950));
