@@ -376,12 +376,17 @@ pub(crate) struct LogArgs {
     /// Only what concerns this reference.
     #[arg(value_name = "REF")]
     pub(crate) reference: Option<String>,
+    /// Check that no line was changed or taken out; prints the number of lines and the hash of the last one.
+    #[arg(long, conflicts_with = "reference")]
+    pub(crate) verify: bool,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum CatalogCommand {
     /// Print the digest that is equal on every device that has caught up.
     Digest,
+    /// Build the database anew from the log segments, with the node stopped; the old one is kept beside it.
+    Rebuild,
 }
 
 #[derive(Debug, Args)]

@@ -38,6 +38,7 @@ pub(crate) fn exit_code(kind: ErrorKind) -> u8 {
         | K::InviteUnreachable
         | K::NameForbidden
         | K::NoSource
+        | K::AuditBroken
         | K::Damaged
         | K::Changed
         | K::DiskFull
@@ -78,6 +79,7 @@ fn message(error: &ControlError) -> String {
         K::Occupied => format!("a different file stands at {subject}; it was left alone"),
         K::NameForbidden => format!("{subject} cannot be written under that name here"),
         K::NoSource => format!("no copy of {subject} can be reached now"),
+        K::AuditBroken => format!("{subject} was changed"),
         K::Damaged => format!("{subject} does not match its hash; nothing of it was kept"),
         K::Changed => format!("{subject} changed since it was indexed"),
         K::DiskFull => format!("the disk is full: {subject}"),
@@ -120,6 +122,7 @@ fn hint(error: &ControlError) -> &'static str {
         K::Occupied => "choose another path, or replace it with --force where the command has it",
         K::NameForbidden => "choose another name with -o or --as",
         K::NoSource => "'larder where' says what would make a copy reachable",
+        K::AuditBroken => "compare it with a copy, or with a head that you noted earlier",
         K::Damaged => "other copies are tried first; 'larder where' shows them",
         K::Changed => "run 'larder index' where it is",
         K::DiskFull => "make room, then run the same command again: it goes on where it stopped",

@@ -33,6 +33,8 @@ mod operations;
 #[cfg(feature = "network")]
 pub mod pairing;
 #[cfg(feature = "network")]
+mod repair;
+#[cfg(feature = "network")]
 mod run;
 #[cfg(feature = "network")]
 mod setup;
@@ -47,6 +49,8 @@ pub mod tree_hash;
 pub use config::{Home, HomeError};
 #[cfg(feature = "network")]
 pub use control::connect as connect_control;
+#[cfg(feature = "network")]
+pub use repair::{check_audit, rebuild_catalog};
 #[cfg(feature = "network")]
 pub use run::{LogTarget, RunOptions, run};
 #[cfg(feature = "network")]

@@ -108,9 +108,17 @@ impl Ports {
     }
 }
 
-impl Node {
-    /// Opens a home and starts all parts. Must be called inside a tokio runtime.
-    pub(crate) async fn start(home: &Home, listen: Vec<SocketAddr>) -> Result<Arc<Self>, ControlError> {
+/// What a home says of the device that it makes.
+pub(crate) struct Belongings {
+    pub(crate) settings: Settings,
+    pub(crate) keys: DeviceKeys,
+    pub(crate) members: Arc<Members>,
+    pub(crate) identity: Identity,
+}
+
+impl Belongings {
+    /// Reads settings, keys and membership.
+    pub(crate) fn load(home: &Home) -> Result<Self, ControlError> {
         let settings = Settings::load(&home.config_file()).map_err(|error| errors::config(home, &error))?;
         let keys = DeviceKeys::load(&home.keys())
             .map_err(|error| errors::keys(&error))?
@@ -118,15 +126,28 @@ impl Node {
         let store = MembershipStore::new(&home.keys());
         let log = store.load().map_err(|error| errors::keys(&error))?.ok_or_else(|| errors::not_initialised(home))?;
         let members = Arc::new(Members::new(store, log, keys.clone())?);
+        let log_keys = log_keys(members.ring().as_deref());
+        let identity = Identity { group: members.group(), signing: keys.signing().clone(), log_keys };
+        Ok(Self { settings, keys, members, identity })
+    }
+}
+
+/// How this device opens its catalog.
+pub(crate) fn catalog_options(settings: &Settings, members: &Arc<Members>) -> Options {
+    Options { cache_bytes: settings.catalog.cache_mib << 20, now: now(), permits: members.clone() }
+}
+
+impl Node {
+    /// Opens a home and starts all parts. Must be called inside a tokio runtime.
+    pub(crate) async fn start(home: &Home, listen: Vec<SocketAddr>) -> Result<Arc<Self>, ControlError> {
+        let Belongings { settings, keys, members, identity } = Belongings::load(home)?;
         members.set_first_addresses(crate::contacts::load(home));
         let group = members.group();
         let (name, group_name) = members.own_names();
         let name = name.or_else(|| crate::contacts::own_name(home)).unwrap_or_default();
         let group_name = group_name.map_or_else(String::new, |name| name.to_string());
 
-        let identity =
-            Identity { group, signing: keys.signing().clone(), log_keys: log_keys(members.ring().as_deref()) };
-        let options = Options { cache_bytes: settings.catalog.cache_mib << 20, now: now(), permits: members.clone() };
+        let options = catalog_options(&settings, &members);
         let (dir, cache) = (home.catalog(), home.cache());
         let (catalog, search, report) = tokio::task::spawn_blocking(move || {
             let (catalog, report) = Catalog::open(&dir, identity, options).map_err(errors::catalog)?;

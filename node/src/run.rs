@@ -1,7 +1,7 @@
 //! Running a node until it is told to stop.
 
 use crate::{
-    config::Home,
+    config::{Home, HomeError, HomeLock},
     control::{self, Acceptor},
     logging,
     node::Node,
@@ -31,16 +31,21 @@ pub struct RunOptions {
     pub verbosity: u8,
 }
 
+/// Takes a home for this process.
+pub(crate) fn lock(home: &Home) -> Result<HomeLock, ControlError> {
+    home.lock().map_err(|error| match error {
+        HomeError::Locked(path) => ControlError::new(ErrorKind::NodeRunning, path.display().to_string()),
+        error => ControlError::new(ErrorKind::Io, "the home").detail(error.to_string()),
+    })
+}
+
 /// Runs the node of a home until it is told to stop, by the control socket or a signal. Calls `ready` once it answers.
 ///
 /// # Errors
 /// [`ControlError`] when it cannot start.
 pub async fn run(home: &Home, options: RunOptions, ready: impl FnOnce()) -> Result<(), ControlError> {
     home.create().map_err(|error| ControlError::new(ErrorKind::Io, "the home").detail(error.to_string()))?;
-    let _lock = home.lock().map_err(|error| match error {
-        crate::config::HomeError::Locked(path) => ControlError::new(ErrorKind::NodeRunning, path.display().to_string()),
-        error => ControlError::new(ErrorKind::Io, "the home").detail(error.to_string()),
-    })?;
+    let _lock = lock(home)?;
     let _log = logging::start(home, options.log, options.verbosity);
     let node = Node::start(home, options.listen).await?;
     let acceptor = Acceptor::bind(&home.socket()).map_err(|error| errors::io(&error.path, &error.source))?;

@@ -38,3 +38,25 @@ fn admissions_and_movements_are_on_record() {
     desktop.up();
     assert_eq!(desktop.objects(["log"])[..lines.len()], lines);
 }
+
+#[test]
+fn a_changed_line_shows() {
+    let world = World::new();
+    let laptop = world.machine("laptop");
+    laptop.found();
+    for name in ["one", "two", "three"] {
+        laptop.ok(["location", "add", name, laptop.folder(name).to_str().unwrap()]);
+    }
+    let sound = laptop.object(["log", "--verify"]);
+    assert_eq!(json::number(&sound, "lines"), laptop.objects(["log"]).len() as u64);
+    assert_eq!(json::text(&sound, "head").len(), 64);
+
+    let file = data::files(laptop.home()).into_iter().find(|file| file.ends_with("audit.jsonl")).unwrap();
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replacen("\"two\"", "\"TWO\"", 1)).unwrap();
+    laptop.fails(1, "audit-broken", ["log", "--verify"]);
+    let without: Vec<_> =
+        text.lines().filter(|line| !line.contains("\"two\"")).map(|line| format!("{line}\n")).collect();
+    std::fs::write(&file, without.concat()).unwrap();
+    laptop.fails(1, "audit-broken", ["log", "--verify"]);
+}

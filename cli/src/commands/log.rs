@@ -6,6 +6,13 @@ use hyper::Method;
 use larder_protocol::control::{AuditLine, LogQuery};
 
 pub(crate) async fn run(context: &Context, args: LogArgs) -> Outcome {
+    if args.verify {
+        let view = larder_node::check_audit(&context.home)?;
+        context.show(&view, |view| {
+            render::line(&format!("{} lines, none changed or missing; head {}", view.lines, view.head))
+        });
+        return Ok(error::OK);
+    }
     let reference = args.reference.as_deref().map(absolute_reference).transpose()?;
     let lines: Vec<AuditLine> =
         context.target().connect().await?.call(Method::POST, "/v1/log", &LogQuery { reference }).await?;

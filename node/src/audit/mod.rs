@@ -104,6 +104,31 @@ impl Audit {
         Ok(())
     }
 
+    /// Checks the chain of the log in a folder: the number of lines and the hash of the last one, or the position of the
+    /// first line that does not continue the one before it.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn check(dir: &Path) -> io::Result<Result<(u64, [u8; 32]), u64>> {
+        let mut reader = BufReader::new(File::open(dir.join("audit.jsonl"))?);
+        let (mut lines, mut previous, mut line) = (0, [0; 32], Vec::new());
+        while reader.read_until(b'\n', &mut line)? > 0 {
+            // A line that a crash cut off was never told; the next start drops it.
+            if line.last() != Some(&b'\n') {
+                break;
+            }
+            let fits = serde_json::from_slice::<Stored>(&line)
+                .is_ok_and(|stored| stored.previous == to_hex(&previous) && stored.line.seq == lines);
+            if !fits {
+                return Ok(Err(lines));
+            }
+            previous = line_hash(&line);
+            lines += 1;
+            line.clear();
+        }
+        Ok(Ok((lines, previous)))
+    }
+
     /// All lines, oldest first.
     ///
     /// # Errors

@@ -7,8 +7,8 @@ use super::{
     Appended, Applied, CatalogError, Commit, Fork, Identity, LocalWrite, OwnBatch, Permits, ReceiveError,
     apply::{Changes, Merge, last_reading},
     authors::Authors,
-    rows::{self, BatchRow, Writer},
     local,
+    rows::{self, BatchRow, Writer},
     segments::{Frame, LOCAL_FOLDER, LogFiles, Segments, file_name},
     tables::*,
 };

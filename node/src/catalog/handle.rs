@@ -325,7 +325,8 @@ impl Catalog {
         let authors = Authors::load(&txn.open_table(AUTHORS)?)?;
         drop(txn);
         let shared = Arc::new(shared);
-        let mut core = Core { shared: Arc::clone(&shared), authors, own, clock, own_shared, local_log, read_only: false };
+        let mut core =
+            Core { shared: Arc::clone(&shared), authors, own, clock, own_shared, local_log, read_only: false };
         core.reconcile(options.now, &mut report)?;
         core.set_permits(Arc::clone(&options.permits), options.now)?;
 

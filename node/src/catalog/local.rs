@@ -50,8 +50,11 @@ pub(super) fn encode(namespace: &str, key: &[u8], value: Option<&[u8]>) -> Vec<u
     to.0
 }
 
-/// Namespace, key and value of an encoded value.
-pub(super) fn decode(payload: &[u8]) -> Result<(&str, &[u8], Option<&[u8]>), CatalogError> {
+/// Namespace, key and value.
+type Value<'a> = (&'a str, &'a [u8], Option<&'a [u8]>);
+
+/// The parts of an encoded value.
+pub(super) fn decode(payload: &[u8]) -> Result<Value<'_>, CatalogError> {
     let mut from = rows::Reader::new(payload, "local");
     let namespace = std::str::from_utf8(from.bytes()?).map_err(|_| CatalogError::damaged("local"))?;
     let (key, is_there) = (from.bytes()?, from.number()? == 1);

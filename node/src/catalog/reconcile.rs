@@ -4,8 +4,8 @@ use super::{
     Appended, CatalogError, OpenReport, OwnBatch, Permits,
     apply::{Merge, is_known},
     commit::{Core, Stage, kinds, write_authors, write_own},
-    rows::{self, BatchRow},
     local,
+    rows::{self, BatchRow},
     segments::{Found, LOCAL_FOLDER, author_of, file_name, first_seq_of, folder_of},
     tables::*,
 };

@@ -100,7 +100,8 @@ impl LogFolder {
             }
             self.fresh.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
         }
-        let file = Arc::new(private(OpenOptions::new().read(true).write(true).create(true).truncate(false)).open(path)?);
+        let file =
+            Arc::new(private(OpenOptions::new().read(true).write(true).create(true).truncate(false)).open(path)?);
         if open.len() >= OPEN_MAX {
             open.clear();
         }

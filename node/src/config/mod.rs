@@ -3,5 +3,5 @@
 mod home;
 mod settings;
 
-pub use home::{Home, HomeError};
+pub use home::{Home, HomeError, HomeLock};
 pub use settings::{ConfigError, Settings};

@@ -14,6 +14,8 @@ pub enum ErrorKind {
     NodeNotRunning,
     /// A node already runs in this home.
     NodeRunning,
+    /// The chain of the audit log does not hold.
+    AuditBroken,
     /// The request makes no sense as it stands.
     BadRequest,
     /// No content, path, location or device is called that.

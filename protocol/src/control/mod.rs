@@ -10,8 +10,8 @@ mod request;
 pub use error::{ControlError, ErrorKind};
 pub use reply::{
     AuditLine, CopyView, DeviceView, DigestView, DisputedView, EnsureView, Evidence, FoundView, GotView, HeldView,
-    IndexView, InviteView, JoinView, LocationSummary, LocationView, PathKind, PeerView, Progress, ReadableView,
-    RevokeOutcome, RevokedView, SourceKind, SourceView, StatusView, StreamItem, WhereView,
+    IndexView, InviteView, JoinView, LocationSummary, LocationView, LogCheckView, PathKind, PeerView, Progress,
+    ReadableView, RebuildView, RevokeOutcome, RevokedView, SourceKind, SourceView, StatusView, StreamItem, WhereView,
 };
 pub use request::{
     AddLocation, CatQuery, CompareWords, EnsureRequest, FindQuery, GetRequest, IndexRequest, InviteRequest, LogQuery,

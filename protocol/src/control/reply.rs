@@ -426,6 +426,32 @@ pub struct DigestView {
     pub digest: String,
 }
 
+/// A catalog that was built anew.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RebuildView {
+    /// Its digest.
+    pub digest: String,
+    /// Contents that are known.
+    pub contents: u64,
+    /// Files that hold them.
+    pub files: u64,
+    /// Batches that were read from the log segments.
+    pub batches: u64,
+    /// Where the old database was moved, if there was one.
+    pub aside: Option<String>,
+    /// Devices whose log segments are damaged; what is missing comes back from others.
+    pub damaged: Vec<String>,
+}
+
+/// An audit log whose chain holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogCheckView {
+    /// Lines in it.
+    pub lines: u64,
+    /// Hash of the last one in hex: whoever noted it can tell later that nothing before it was changed.
+    pub head: String,
+}
+
 /// A line of the audit log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditLine {
