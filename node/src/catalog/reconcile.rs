@@ -56,8 +56,10 @@ impl Core {
                 report.short_logs.push(row.author);
             }
         }
-        if let Some(last) = self.authors.last_incarnation(&self.own.device) {
-            self.own.incarnation = self.own.incarnation.max(last);
+        if let Some(last) = self.authors.last_incarnation(&self.own.device).filter(|last| *last > self.own.incarnation)
+        {
+            // What was noted is of the incarnation before: nobody is known to have anything of this one.
+            (self.own.incarnation, self.own_shared) = (last, 0);
         }
         Ok(())
     }
