@@ -385,7 +385,7 @@ pub(crate) struct LogArgs {
 pub(crate) enum CatalogCommand {
     /// Print the digest that is equal on every device that has caught up.
     Digest,
-    /// Build the database anew from the log segments, with the node stopped; the old one is kept beside it.
+    /// Build the database anew from the log; stop the node first.
     Rebuild,
 }
 

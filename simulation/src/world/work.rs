@@ -38,6 +38,8 @@ impl World {
                 self.suffer(number, &error)?;
                 Ok(false)
             }
+            // A member that was made a reader is told so, and says nothing.
+            Err(AppendError::NotPermitted { .. }) => Ok(false),
             Err(error) => Err(broken(error)),
         }
     }
