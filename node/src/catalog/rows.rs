@@ -4,11 +4,11 @@
 //! bytes of XXH3 over the table's name, the key and the rest, so that a flipped bit or a row under a wrong key is
 //! found when it is read. It guards against accidents on this disk; what comes from others is checked by BLAKE3.
 
-use super::CatalogError;
+use super::{CatalogError, blocks::ContentRow};
 use larder_protocol::{
     id::DeviceId,
     log::Author,
-    record::GoneReason,
+    record::{EntryValue, File, GoneReason},
     time::{Hlc, Timestamp},
 };
 use redb::{Key, TableDefinition, TableHandle};
@@ -251,6 +251,24 @@ pub(super) enum RowValue {
         verified: Timestamp,
     },
     Gone(GoneReason),
+}
+
+impl RowValue {
+    /// The value that readers are told, with the content's row; `None` when nothing is said.
+    pub(super) fn resolve(
+        self,
+        content: impl FnOnce(u32) -> Result<ContentRow, CatalogError>,
+    ) -> Result<Option<EntryValue>, CatalogError> {
+        Ok(match self {
+            Self::Void => None,
+            Self::Gone(reason) => Some(EntryValue::Gone(reason)),
+            Self::File { content: ordinal, size, modified, verified } => {
+                let known = content(ordinal)?;
+                let size = size.or(known.size).unwrap_or(0);
+                Some(EntryValue::File(File { content: known.id, size, modified, verified }))
+            }
+        })
+    }
 }
 
 const VOID: u8 = 0;

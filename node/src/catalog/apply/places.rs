@@ -15,7 +15,7 @@ use larder_protocol::{
     id::LocationId,
     path::RelPath,
     planted::{Plant, is_planted},
-    record::{Alias, Entry, EntryValue, File, Replica, ReplicaState},
+    record::{Alias, Entry, EntryValue, Replica, ReplicaState},
 };
 use redb::ReadableTable;
 
@@ -43,15 +43,7 @@ impl Merge<'_> {
 
     /// The statement that an entry row stands for.
     pub(in crate::catalog) fn entry_body(&mut self, row: &EntryRow) -> Result<Option<Vec<u8>>, CatalogError> {
-        let value = match row.value {
-            RowValue::Void => return Ok(None),
-            RowValue::Gone(reason) => EntryValue::Gone(reason),
-            RowValue::File { content, size, modified, verified } => {
-                let known = self.content_row(content)?;
-                let size = size.or(known.size).unwrap_or(0);
-                EntryValue::File(File { content: known.id, size, modified, verified })
-            }
-        };
+        let Some(value) = row.value.resolve(|content| self.content_row(content))? else { return Ok(None) };
         let (location, folder) = self.folder_path(row.folder)?;
         let location = self.location_totals(location)?.id;
         let path = join(&folder, &row.name)?;

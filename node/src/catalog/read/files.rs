@@ -12,7 +12,6 @@ use super::{
 use larder_protocol::{
     id::{ContentId, LocationId},
     path::RelPath,
-    record::{EntryValue, File},
 };
 use std::{ops::ControlFlow, rc::Rc};
 
@@ -54,15 +53,7 @@ impl Snapshot {
         path: RelPath,
         said: &Said,
     ) -> Result<Option<KnownEntry>, CatalogError> {
-        let value = match said.value {
-            RowValue::Void => return Ok(None),
-            RowValue::Gone(reason) => EntryValue::Gone(reason),
-            RowValue::File { content, size, modified, verified } => {
-                let known = self.content_row(content)?;
-                let size = size.or(known.size).unwrap_or(0);
-                EntryValue::File(File { content: known.id, size, modified, verified })
-            }
-        };
+        let Some(value) = said.value.resolve(|content| self.content_row(content))? else { return Ok(None) };
         let stamp = self.stamp(&said.stamp)?;
         Ok(Some(KnownEntry { location, path, mount_epoch: said.mount_epoch, value, stamp }))
     }
