@@ -4,6 +4,7 @@ mod aliases;
 mod enforce;
 mod holdings;
 mod members;
+mod news;
 mod online;
 mod places;
 mod session;
@@ -31,7 +32,7 @@ use larder_protocol::{
 use std::{
     collections::BTreeSet,
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 use tokio::sync::{broadcast::error::RecvError, mpsc};
@@ -61,6 +62,9 @@ pub(crate) struct Engine {
     addresses_at: Option<Instant>,
     release_at: Instant,
     rotate_at: Option<Instant>,
+    /// What was said before anybody was asked may travel.
+    told: bool,
+    announcements: news::Announcements,
     wants: wants::Wants,
     aliases: Arc<aliases::Aliases>,
 }
@@ -81,6 +85,8 @@ impl Engine {
             addresses_at: Some(start),
             release_at: start + RELEASE_EVERY,
             rotate_at: None,
+            told: false,
+            announcements: news::Announcements::default(),
         }
     }
 
@@ -197,7 +203,11 @@ impl Engine {
         if well && self.node.members.shares_catalog_with(&device) {
             self.node.network.greeted(device).await;
         }
-        if again && self.node.online.contains(&device) {
+        if !self.told && self.node.asked.load(Ordering::SeqCst) {
+            // Own statements were held back until now.
+            self.told = true;
+            self.node.online.devices().into_iter().for_each(|device| self.start_session(device));
+        } else if again && self.node.online.contains(&device) {
             self.start_session(device);
         }
     }
@@ -216,6 +226,7 @@ impl Engine {
             Event::Disconnected { device } => {
                 tracing::info!(%device, "peer disconnected");
                 self.node.online.remove(&device);
+                self.announcements.forget(&device);
             }
             Event::Inbound { device, stream } => {
                 let (node, ended) = (self.node.clone(), self.ended.clone());
@@ -259,6 +270,10 @@ impl Engine {
         };
         match decide(stored, &news) {
             Decision::Ignore => Verdict::Ignore,
+            Decision::Pull if !self.announcements.may(from, Instant::now()) => {
+                tracing::debug!(%from, "gossip: announces too much");
+                Verdict::Ignore
+            }
             Decision::Pull => {
                 self.start_session(from);
                 Verdict::Accept
@@ -267,6 +282,11 @@ impl Engine {
                 let Gossip::Batch { batch, .. } = news else { return Verdict::Ignore };
                 let catalog = self.node.catalog.clone();
                 match tokio::task::spawn_blocking(move || catalog.hold(vec![batch], now())).await {
+                    // It belongs to another history, or shows that this device was restored.
+                    Ok(Ok(applied)) if applied.unplaced > 0 || applied.begun.is_some() => {
+                        self.start_session(from);
+                        Verdict::Accept
+                    }
                     Ok(Ok(_)) => {
                         self.held_at.get_or_insert(Instant::now() + HELD_TIME_MAX);
                         Verdict::Accept
@@ -287,7 +307,11 @@ impl Engine {
     }
 
     async fn committed(&mut self, commit: Commit) {
-        for own in &commit.own {
+        for fork in &commit.forks {
+            self.node.note(Noted::ok("fork", fork.author).fact("seq", fork.seq));
+        }
+        let asked = self.node.asked.load(Ordering::SeqCst);
+        for own in commit.own.iter().filter(|_| asked) {
             let news = Gossip::of(own.author, own.first_seq, own.next_seq, &own.sealed);
             match codec::encode(&news) {
                 Ok(bytes) => self.node.network.publish(bytes).await,

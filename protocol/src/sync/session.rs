@@ -11,10 +11,10 @@
 //! A peer is held to what it says: its summary is all that it may send, and at its end it must have sent it. A session that
 //! breaks this, stands still or takes too long ends with a [`Violation`], and nothing is accounted for.
 
-use super::frame::{BATCHES_MAX, FRAME_BYTES_MAX, Frame, HELD_MAX, HeldRange, OPS_MAX};
+use super::frame::{BATCHES_MAX, DIVERGED_MAX, FRAME_BYTES_MAX, Frame, HELD_MAX, HeldRange, Locator, OPS_MAX};
 use crate::{
     bounded::List,
-    id::{DeviceId, EpochId, GroupId, MembershipOpId},
+    id::{EpochId, GroupId, MembershipOpId},
     log::{Author, BATCH_OPS_MAX, Gap, SealedBatch, VersionVector},
     membership::SignedOp,
     planted::{Plant, is_planted},
@@ -38,8 +38,6 @@ const BATCH_OVERHEAD_BYTES: usize = 64;
 const UNKNOWN_MAX: u32 = 64;
 /// Most operations that an author can have: sequence numbers have 40 bits.
 const SEQ_MAX: u64 = 1 << 40;
-/// How many incarnations of this device a backup may have missed; so that nobody talks it through all of them.
-const INCARNATIONS_MISSED_MAX: u32 = 1_000;
 
 /// What this device has when a session begins, or after its membership log has changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +50,8 @@ pub struct Local {
     pub vector: VersionVector,
     /// Held above it.
     pub held: BTreeMap<Author, (u64, u64)>,
+    /// Hash of the last batch of each log.
+    pub tips: BTreeMap<Author, [u8; 32]>,
     /// The membership operations.
     pub membership: BTreeSet<MembershipOpId>,
     /// Their hash.
@@ -65,6 +65,10 @@ impl Local {
         for (author, (from, until)) in &self.held {
             hasher.update(author.device.as_bytes()).update(&author.incarnation.to_le_bytes());
             hasher.update(&from.to_le_bytes()).update(&until.to_le_bytes());
+        }
+        // Authors follow from the vector, but for logs that are empty.
+        for tip in self.tips.values() {
+            hasher.update(tip);
         }
         *hasher.finalize().as_bytes()
     }
@@ -99,6 +103,10 @@ pub enum Input {
     Membership(Vec<SignedOp>),
     /// Answer to [`Effect::CommitMembership`].
     MembershipCommitted,
+    /// Answer to [`Effect::Compare`].
+    Compared(Vec<Locator>),
+    /// Answer to [`Effect::Locate`].
+    Located(Vec<Gap>),
     /// Answer to [`Effect::Load`].
     Loaded {
         /// The batches, in order.
@@ -123,22 +131,17 @@ pub enum Effect {
     LoadMembership(Vec<MembershipOpId>),
     /// Keep these membership operations durably.
     CommitMembership(Vec<SignedOp>),
+    /// Say which of these logs have another history here: of each the peer has so many operations, the last batch of
+    /// which has this hash. Where no batch is here that could tell, it has not.
+    Compare(Vec<(Author, u64, [u8; 32])>),
+    /// Give what follows the last of a locator's points that is here too: of a log that the peer knows otherwise.
+    Locate(Vec<Locator>),
     /// Give batches that fill this gap, about so many bytes of them.
     Load(Gap, usize),
     /// Hold these batches durably, contiguous for each author; [`Effect::Account`] follows when the session has ended well.
     Commit(Vec<SealedBatch>),
     /// Account for what is held, up to these counts.
     Account(BTreeMap<Author, u64>),
-    /// The peer claims `count` operations of this author, this device's own, which is more than it had itself when the
-    /// session began. The caller compares with its log as it is *now*, in one step with its writer: what was said since
-    /// then may have been spread by gossip faster than this session. Only when there are fewer now, too, was this device
-    /// restored from a backup, and must begin an incarnation after this one. Comes once at most; needs no answer.
-    OwnLogAhead {
-        /// This device under the highest incarnation of which the peer knows more.
-        author: Author,
-        /// Operations of it that the peer claims, at least one.
-        count: u64,
-    },
     /// The session is over, and went well.
     Finished(Report),
     /// The session is over; close the stream.
@@ -195,18 +198,25 @@ enum Stage {
     Membership,
     /// Waits for the peer's summary.
     Summary,
+    /// Finds out which logs have two histories.
+    Diverged,
     /// Sends and receives batches.
     Batches,
     /// Over.
     Done,
 }
 
-type Summary = (VersionVector, List<HeldRange, HELD_MAX>);
+/// What the peer has said that it has.
+#[derive(Debug, Default)]
+struct Summary {
+    vector: VersionVector,
+    held: List<HeldRange, HELD_MAX>,
+    tips: List<(Author, [u8; 32]), HELD_MAX>,
+}
 
 /// One session with one peer.
 #[derive(Debug)]
 pub struct Session {
-    own: DeviceId,
     local: Local,
     stage: Stage,
     effects: VecDeque<Effect>,
@@ -222,6 +232,15 @@ pub struct Session {
     sends_pending: VecDeque<Vec<MembershipOpId>>,
     /// A summary that came while membership operations were still being committed here.
     summary_early: Option<Summary>,
+    /// What the peer has, held operations included.
+    theirs: VersionVector,
+    /// Logs with two histories, as this end found out, and the peer.
+    diverged_here: Option<Vec<Locator>>,
+    diverged_there: Option<Vec<Locator>>,
+    /// Logs that are left out of what is accounted for.
+    diverged: BTreeSet<Author>,
+    /// What follows the peer's locators is still being looked for.
+    locating: bool,
     /// Batches out: gaps of the peer that are still to be filled, and frames that wait for an acknowledgement.
     gaps: VecDeque<Gap>,
     loading: bool,
@@ -238,14 +257,16 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session of this device, with what it has now.
-    pub fn new(own: DeviceId, mut local: Local) -> Self {
+    /// A session with what this device has now.
+    pub fn new(mut local: Local) -> Self {
         // What a summary has no room for is as if it were not here; the peer must know all that it may be sent.
         if let Some(author) = local.held.keys().nth(HELD_MAX).copied() {
             drop(local.held.split_off(&author));
         }
+        if let Some(author) = local.tips.keys().nth(HELD_MAX).copied() {
+            drop(local.tips.split_off(&author));
+        }
         Self {
-            own,
             local,
             stage: Stage::Hello,
             effects: VecDeque::new(),
@@ -259,6 +280,11 @@ impl Session {
             commits_pending: 0,
             sends_pending: VecDeque::new(),
             summary_early: None,
+            theirs: VersionVector::default(),
+            diverged_here: None,
+            diverged_there: None,
+            diverged: BTreeSet::new(),
+            locating: false,
             gaps: VecDeque::new(),
             loading: false,
             frames: VecDeque::new(),
@@ -401,13 +427,33 @@ impl Session {
                 self.commits_pending = self.commits_pending.saturating_sub(1);
                 self.membership_step()
             }
-            (Input::Frame(Frame::Summary { vector, held }), Stage::Membership)
+            (Input::Frame(Frame::Summary { vector, held, tips }), Stage::Membership)
                 if self.ops_sent && self.ops_received && self.summary_early.is_none() =>
             {
-                self.summary_early = Some((vector, held));
+                self.summary_early = Some(Summary { vector, held, tips });
                 Ok(())
             }
-            (Input::Frame(Frame::Summary { vector, held }), Stage::Summary) => self.compare((vector, held)),
+            (Input::Frame(Frame::Summary { vector, held, tips }), Stage::Summary) => {
+                self.compare(Summary { vector, held, tips })
+            }
+            (Input::Compared(locators), Stage::Diverged) if self.diverged_here.is_none() => {
+                self.compared(locators);
+                self.diverged_step()
+            }
+            (Input::Frame(Frame::Diverged(locators)), Stage::Diverged) if self.diverged_there.is_none() => {
+                let ours = self.local.reach();
+                if locators.iter().any(|it| it.points.is_empty() || ours.get(&it.author) == 0) {
+                    return Err(Violation::Claim);
+                }
+                self.diverged_there = Some(locators.into_vec());
+                self.diverged_step()
+            }
+            (Input::Located(gaps), Stage::Batches) if self.locating => {
+                self.locating = false;
+                self.gaps.extend(gaps.into_iter().filter(|gap| self.diverged.contains(&gap.author)));
+                self.send_batches();
+                Ok(())
+            }
             (Input::Loaded { batches, next_seq }, Stage::Batches) if self.loading => {
                 self.loading = false;
                 self.loaded(batches, next_seq);
@@ -479,42 +525,82 @@ impl Session {
     fn summarise(&mut self) {
         self.stage = Stage::Summary;
         let held = self.local.held.iter().map(|(author, (from, until))| (*author, *from, *until));
-        self.effects
-            .push_back(Effect::Send(Frame::Summary { vector: self.local.vector.clone(), held: List::truncated(held) }));
+        self.effects.push_back(Effect::Send(Frame::Summary {
+            vector: self.local.vector.clone(),
+            held: List::truncated(held),
+            tips: List::truncated(self.local.tips.iter().map(|(author, tip)| (*author, *tip))),
+        }));
     }
 
-    /// Finds what the peer lacks, what must come from it, and whether it knows more of this device's log than it should.
-    fn compare(&mut self, (vector, held): Summary) -> Result<(), Violation> {
+    /// Takes the peer's summary, and has its logs compared with those here that are as long.
+    fn compare(&mut self, Summary { vector, held, tips }: Summary) -> Result<(), Violation> {
         let counts = vector.iter().map(|(_, count)| *count).chain(held.iter().map(|(_, _, until)| *until));
-        if counts.max().is_some_and(|count| count > SEQ_MAX) || held.iter().any(|(_, from, until)| from >= until) {
+        let impossible = |author: &Author| !author.is_possible();
+        if counts.max().is_some_and(|count| count > SEQ_MAX)
+            || held.iter().any(|(author, from, until)| from >= until || impossible(author))
+            || vector.iter().any(|(author, _)| impossible(author))
+        {
             return Err(Violation::Claim);
         }
-        let theirs = reach(&vector, held.into_vec());
+        self.theirs = reach(&vector, held.into_vec());
+        self.vouched = vector;
+        self.stage = Stage::Diverged;
+        let ours = self.local.reach();
+        let differs = |(author, tip): &(Author, [u8; 32])| {
+            let count = self.theirs.get(author);
+            let same = count == ours.get(author) && self.local.tips.get(author).is_none_or(|here| here == tip);
+            // A longer log of the peer's is compared by the peer.
+            (count > 0 && count <= ours.get(author) && !same).then_some((*author, count, *tip))
+        };
+        let compared: Vec<_> = tips.iter().filter_map(differs).collect();
+        if compared.is_empty() || is_planted(Plant::TipsAreIgnored) {
+            self.compared(Vec::new());
+        } else {
+            self.effects.push_back(Effect::Compare(compared));
+        }
+        self.diverged_step()
+    }
+
+    fn compared(&mut self, mut locators: Vec<Locator>) {
+        locators.truncate(DIVERGED_MAX);
+        self.effects.push_back(Effect::Send(Frame::Diverged(List::truncated(locators.clone()))));
+        self.diverged_here = Some(locators);
+    }
+
+    /// Goes on to the batches when both ends have said which logs differ: finds what the peer lacks, and what must come
+    /// from it.
+    fn diverged_step(&mut self) -> Result<(), Violation> {
+        let (Some(here), Some(there)) = (&self.diverged_here, &self.diverged_there) else { return Ok(()) };
+        self.diverged = here.iter().chain(there).map(|locator| locator.author).collect();
+        for locator in here {
+            // It shows the other history, from some point on.
+            self.batches_max = self.batches_max.saturating_add(self.theirs.get(&locator.author));
+            self.batches_min = self.batches_min.saturating_add(1);
+        }
         // What is only held here is sent too, so that it spreads while its author is away; the peer will hold it as well,
         // because this end's vector does not vouch for it.
         let ours = self.local.reach();
-        let missing = theirs.missing_at(&ours);
-        if let Some(ahead) = missing.iter().rfind(|gap| gap.author.device == self.own)
-            && !is_planted(Plant::OwnLogAheadIsIgnored)
-        {
-            let own = ours.iter().filter(|(author, _)| author.device == self.own);
-            let highest = own.map(|(author, _)| author.incarnation).max().unwrap_or(0);
-            if ahead.author.incarnation > highest.saturating_add(INCARNATIONS_MISSED_MAX) {
-                return Err(Violation::Claim);
-            }
-            self.effects.push_back(Effect::OwnLogAhead { author: ahead.author, count: ahead.until });
-        }
-        for gap in missing {
+        for gap in self.theirs.missing_at(&ours).iter().filter(|gap| !self.diverged.contains(&gap.author)) {
             let ops = gap.until - gap.from;
             // Each batch brings something new, and none brings more than a batch can.
             self.batches_max = self.batches_max.saturating_add(ops);
-            self.batches_min = self.batches_min.saturating_add(ops.div_ceil(BATCH_OPS_MAX as u64));
+            // Where a split history begins is not known before its first batch.
+            let least = if gap.author.is_split() && gap.from == 0 { 1 } else { ops.div_ceil(BATCH_OPS_MAX as u64) };
+            self.batches_min = self.batches_min.saturating_add(least);
         }
-        self.gaps = ours.missing_at(&theirs).into();
+        let mut gaps = ours.missing_at(&self.theirs);
+        gaps.retain(|gap| !self.diverged.contains(&gap.author));
         if is_planted(Plant::LastGapIsLeftOut) {
-            self.gaps.pop_back();
+            gaps.pop();
         }
-        self.vouched = vector;
+        // The youngest incarnation first: a restored device that is given its own logs skips all that it had begun.
+        // What others were split from comes before them.
+        gaps.sort_by_key(|gap| if gap.author.is_split() { (true, 0) } else { (false, !gap.author.incarnation) });
+        self.gaps = gaps.into();
+        self.locating = !there.is_empty();
+        if self.locating {
+            self.effects.push_back(Effect::Locate(there.clone()));
+        }
         self.stage = Stage::Batches;
         self.send_batches();
         Ok(())
@@ -537,6 +623,7 @@ impl Session {
                 self.loading = true;
                 self.effects.push_back(Effect::Load(*gap, LOAD_BYTES));
             }
+            None if self.locating => {}
             None => {
                 self.end_sent = true;
                 self.effects.push_back(Effect::Send(Frame::End { vector: self.local.vector.clone() }));
@@ -574,7 +661,9 @@ impl Session {
         let over = self.end_sent && self.end_received && self.receiving == 0 && self.unacknowledged == 0;
         if over && !self.accounting {
             self.accounting = true;
-            let counts = self.vouched.iter().map(|(author, count)| (*author, *count)).collect();
+            let counts = self.vouched.iter().map(|(author, count)| (*author, *count));
+            // What the peer vouches for is another history.
+            let counts = counts.filter(|(author, _)| !self.diverged.contains(author)).collect();
             self.effects.push_back(Effect::Account(counts));
         }
     }

@@ -2,6 +2,7 @@
 
 mod behaviour;
 mod crash;
+mod forks;
 mod laws;
 mod recovery;
 

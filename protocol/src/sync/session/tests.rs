@@ -38,6 +38,7 @@ impl Store {
             epoch: None,
             vector,
             held: held.map(|(number, from, until)| (author(number), (from, until))).collect(),
+            tips: BTreeMap::new(),
             membership: self.membership.keys().copied().collect(),
             membership_hash: *blake3::hash(&self.membership.keys().flat_map(|id| *id.as_bytes()).collect::<Vec<_>>())
                 .as_bytes(),
@@ -90,8 +91,7 @@ struct End {
 
 impl End {
     fn new(side: usize, store: &Store) -> Self {
-        let own = DeviceId::new([200 + u8::try_from(side).unwrap(); 32]);
-        let mut session = Session::new(own, store.local());
+        let mut session = Session::new(store.local());
         session.start(now(0));
         let (owed, wire) = Default::default();
         Self { side, session, owed, wire, batches_taken: 0, batches_committed: 0, bytes: 0 }
@@ -144,11 +144,6 @@ impl End {
                 let known = |op: SignedOp| (op.id(), op.verify().unwrap().seq);
                 store.membership.extend(ops.into_iter().map(known));
                 Input::MembershipCommitted
-            }
-            Some(Effect::OwnLogAhead { author, count }) => {
-                let number = author.device.as_bytes()[0];
-                assert!(count <= Store::get(&store.stored, number), "no device was restored from a backup");
-                return;
             }
             _ => return,
         };
@@ -300,7 +295,7 @@ proptest! {
         let store = build(&BTreeMap::from([(1, (5, 2)), (9, (3, 0))])).knowing(0..3);
         let local = store.local();
         let membership = if equal { local.membership_hash } else { [9; 32] };
-        let mut session = Session::new(DeviceId::new([9; 32]), local);
+        let mut session = Session::new(local);
         session.start(now(0));
         let hello = Frame::Hello { group: GROUP, epoch: None, catalog: [7; 32], membership };
         let (mut ended, mut over) = (false, false);
@@ -329,7 +324,15 @@ proptest! {
                             inputs.push_back(Input::Accounted);
                         }
                         Effect::Finished(_) | Effect::Failed(_) => over = true,
-                        Effect::Send(_) | Effect::OwnLogAhead { .. } => {}
+                        Effect::Compare(logs) => {
+                            let all = logs.iter().map(|(author, count, tip)| locator(*author, *count, *tip));
+                            inputs.push_back(Input::Compared(all.collect()));
+                        }
+                        Effect::Locate(locators) => {
+                            let gap = |it: &Locator| Gap { author: it.author, from: 0, until: 1 };
+                            inputs.push_back(Input::Located(locators.iter().map(gap).collect()));
+                        }
+                        Effect::Send(_) => {}
                     }
                 }
             }
@@ -352,7 +355,18 @@ fn hostile_frame() -> impl Strategy<Value = Frame> {
     let ops = || prop::collection::vec(0u64..6, 0..4);
     prop_oneof![
         Just(Frame::Ack),
-        (vector(), held).prop_map(|(vector, held)| Frame::Summary { vector, held }),
+        (vector(), held, prop::collection::vec((authors(), any::<[u8; 32]>()), 0..3)).prop_map(
+            move |(vector, held, tips)| {
+                let tips = List::truncated(tips.into_iter().map(|(name, tip)| (author(name), tip)));
+                Frame::Summary { vector, held, tips }
+            }
+        ),
+        prop::collection::vec((authors(), prop::collection::vec((count(), any::<[u8; 32]>()), 0..3)), 0..3).prop_map(
+            move |locators| {
+                let locator = |(name, points)| Locator { author: author(name), points: List::truncated(points) };
+                Frame::Diverged(List::truncated(locators.into_iter().map(locator)))
+            }
+        ),
         vector().prop_map(|vector| Frame::End { vector }),
         (0u8..3, 0u64..8, 0usize..4).prop_map(|(author, seq, n)| Frame::Batches(List::truncated(vec![
             batch(
@@ -407,6 +421,10 @@ fn a_log_that_was_cut_back_ends_its_gap() {
     drain(&mut ends);
     ends[0].hear();
     drain(&mut ends);
+    ends[1].hear();
+    drain(&mut ends);
+    ends[0].hear();
+    drain(&mut ends);
     assert!(matches!(ends[0].owed.pop_front(), Some(Effect::Load(..))));
     ends[0].session.handle(now(1), Input::Loaded { batches: vec![batch(1, 0)], next_seq: 0 });
     drain(&mut ends);
@@ -419,12 +437,13 @@ fn a_log_that_was_cut_back_ends_its_gap() {
 
 /// A session of device 9, which has nothing, with a peer that has said that it has this much.
 fn session_that_lacks(theirs: Vec<(Author, u64)>) -> Session {
-    let mut session = Session::new(DeviceId::new([9; 32]), Store::default().local());
+    let mut session = Session::new(Store::default().local());
     session.start(now(0));
     let hello = Frame::Hello { group: GROUP, epoch: None, catalog: [7; 32], membership: no_membership() };
     session.handle(now(1), Input::Frame(hello));
     let vector = theirs.into_iter().collect();
-    session.handle(now(1), Input::Frame(Frame::Summary { vector, held: List::default() }));
+    session.handle(now(1), Input::Frame(Frame::Summary { vector, held: List::default(), tips: List::default() }));
+    session.handle(now(1), Input::Frame(Frame::Diverged(List::default())));
     session
 }
 
@@ -442,18 +461,25 @@ fn verdict(session: &mut Session) -> Option<Violation> {
 #[test]
 fn breaches_end_the_session() {
     let ends = |frames: Vec<Frame>| {
-        let mut session = Session::new(DeviceId::new([9; 32]), Store::default().local());
+        let mut session = Session::new(Store::default().local());
         session.start(now(0));
-        frames.into_iter().for_each(|frame| session.handle(now(1), Input::Frame(frame)));
+        for frame in frames {
+            let summary = matches!(frame, Frame::Summary { .. });
+            session.handle(now(1), Input::Frame(frame));
+            if summary {
+                session.handle(now(1), Input::Frame(Frame::Diverged(List::default())));
+            }
+        }
         verdict(&mut session)
     };
     let hello = |group, catalog| Frame::Hello { group, epoch: None, catalog, membership: no_membership() };
     let other = || hello(GROUP, [7; 32]);
     let vector = |count| VersionVector::from_iter([(author(1), count)]);
-    let summary = |count| Frame::Summary { vector: vector(count), held: List::default() };
+    let summary = |count| Frame::Summary { vector: vector(count), held: List::default(), tips: List::default() };
     let held = |from, until| Frame::Summary {
         vector: VersionVector::default(),
         held: List::truncated([(author(1), from, until)]),
+        tips: List::default(),
     };
     let batches = || Frame::Batches(List::truncated([batch(1, 0)]));
     let end = |count| Frame::End { vector: vector(count) };
@@ -482,7 +508,7 @@ fn breaches_end_the_session() {
 #[test]
 fn breaches_about_membership_end_the_session() {
     let ends = |frames: Vec<Frame>| {
-        let mut session = Session::new(DeviceId::new([9; 32]), Store::default().knowing(0..2).local());
+        let mut session = Session::new(Store::default().knowing(0..2).local());
         session.start(now(0));
         let hello = Frame::Hello { group: GROUP, epoch: None, catalog: [7; 32], membership: [7; 32] };
         for frame in [hello].into_iter().chain(frames) {
@@ -492,7 +518,7 @@ fn breaches_about_membership_end_the_session() {
     };
     let ids = |seqs: &[u64]| Frame::MembershipIds(List::truncated(seqs.iter().map(|seq| membership_op(seq).id())));
     let ops = |seqs: &[u64], last| Frame::MembershipOps { ops: List::truncated(seqs.iter().map(membership_op)), last };
-    let summary = || Frame::Summary { vector: VersionVector::default(), held: List::default() };
+    let summary = || Frame::Summary { vector: VersionVector::default(), held: List::default(), tips: List::default() };
     assert_eq!(ends(vec![ids(&[5]), ops(&[5], true)]), None);
     assert_eq!(ends(vec![ops(&[5], true)]), Some(Violation::OutOfTurn));
     assert_eq!(ends(vec![ids(&[5]), ids(&[5])]), Some(Violation::OutOfTurn));
@@ -534,7 +560,7 @@ fn a_summary_may_come_before_a_commit_is_answered() {
 
 #[test]
 fn silence_ends_the_session() {
-    let mut session = Session::new(DeviceId::new([9; 32]), Store::default().local());
+    let mut session = Session::new(Store::default().local());
     session.start(now(0));
     let wakeup = session.next_wakeup().unwrap();
     session.handle(now(wakeup - 1), Input::Tick);
@@ -575,47 +601,90 @@ fn frames_of_unknown_kinds_are_skipped() {
     assert_eq!(verdict(&mut session), Some(Violation::Silent));
 }
 
-fn own_log_ahead(session: &mut Session) -> Vec<(Author, u64)> {
-    std::iter::from_fn(|| session.poll())
-        .filter_map(|effect| match effect {
-            Effect::OwnLogAhead { author, count } => Some((author, count)),
-            _ => None,
-        })
-        .collect()
+fn locator(author: Author, count: u64, tip: [u8; 32]) -> Locator {
+    Locator { author, points: List::truncated([(count, tip)]) }
 }
 
-#[test]
-fn a_restored_backup_is_told_that_its_log_goes_on_elsewhere() {
-    let mut session = session_that_lacks(vec![(author(9), 5)]);
-    assert_eq!(own_log_ahead(&mut session), [(author(9), 5)]);
+fn effects(session: &mut Session) -> Vec<Effect> {
+    std::iter::from_fn(|| session.poll()).collect()
 }
 
-/// What a session knows of the own log is as old as the session. Gossip was quicker, the peer named an operation that
-/// had been said meanwhile, and a healthy device began a new incarnation. The number goes out, so that the caller can
-/// compare it with the log as it is.
-#[test]
-fn a_late_summary_is_no_backup() {
-    let mut session = Session::new(author(9).device, Store::default().local());
+/// A session of a device that has three operations of author 1 with this last batch, at the point where it has heard of
+/// a peer that has as many with another one.
+fn session_that_differs(own: u8, theirs: u8) -> Session {
+    let mut local = build(&BTreeMap::from([(1, (3, 0)), (2, (4, 0))])).local();
+    local.tips = BTreeMap::from([(author(1), [own; 32]), (author(2), [7; 32])]);
+    let mut session = Session::new(local);
     session.start(now(0));
     let hello = Frame::Hello { group: GROUP, epoch: None, catalog: [7; 32], membership: no_membership() };
     session.handle(now(1), Input::Frame(hello));
-    let said_meanwhile = List::truncated([(author(9), 0, 1)]);
-    let summary = Frame::Summary { vector: VersionVector::default(), held: said_meanwhile };
-    session.handle(now(1), Input::Frame(summary));
-    let present = build(&BTreeMap::from([(9, (1, 0))]));
-    let ahead = own_log_ahead(&mut session);
-    assert_eq!(ahead, [(author(9), 1)]);
-    assert!(ahead.iter().all(|(_, count)| *count <= Store::get(&present.stored, 9)), "the caller sees no backup");
+    let vector = VersionVector::from_iter([(author(1), 3), (author(2), 4)]);
+    let tips = List::truncated([(author(1), [theirs; 32]), (author(2), [7; 32])]);
+    session.handle(now(1), Input::Frame(Frame::Summary { vector, held: List::default(), tips }));
+    session
 }
 
-/// One word of a peer must not use up a device's incarnations, nor begin many.
+/// A backup was restored, and said as much as had been lost: equal counts hid the fork for ever.
 #[test]
-fn invented_incarnations_are_refused() {
-    let life = |incarnation| Author { incarnation, ..author(9) };
-    let mut session = session_that_lacks((0..1_000).map(|number| (life(number), 1)).collect());
-    assert_eq!(own_log_ahead(&mut session), [(life(999), 1)], "the highest stands for all");
-    for incarnation in [INCARNATIONS_MISSED_MAX + 1, u32::MAX] {
-        let mut session = session_that_lacks(vec![(life(incarnation), 1)]);
+fn histories_of_one_length_are_told_apart() {
+    let mut same = session_that_differs(5, 5);
+    assert!(!effects(&mut same).iter().any(|effect| matches!(effect, Effect::Compare(_))));
+
+    let mut session = session_that_differs(5, 6);
+    assert!(effects(&mut session).contains(&Effect::Compare(vec![(author(1), 3, [6; 32])])));
+    let found = locator(author(1), 3, [5; 32]);
+    session.handle(now(1), Input::Compared(vec![found.clone()]));
+    assert_eq!(effects(&mut session), [Effect::Send(Frame::Diverged(List::truncated([found.clone()])))]);
+    let theirs = locator(author(1), 3, [6; 32]);
+    session.handle(now(1), Input::Frame(Frame::Diverged(List::truncated([theirs.clone()]))));
+    assert_eq!(effects(&mut session), [Effect::Locate(vec![theirs])], "no end before it has shown its history");
+    session.handle(now(1), Input::Located(vec![Gap { author: author(1), from: 1, until: 3 }]));
+    assert!(matches!(effects(&mut session)[..], [Effect::Load(Gap { from: 1, until: 3, .. }, _)]));
+    session.handle(now(1), Input::Loaded { batches: vec![batch(1, 1)], next_seq: 3 });
+    session.handle(now(1), Input::Frame(Frame::Batches(List::truncated([batch(1, 1)]))));
+    session.handle(now(1), Input::Committed);
+    session.handle(now(1), Input::Frame(Frame::Ack));
+    let vector = VersionVector::from_iter([(author(1), 3), (author(2), 4)]);
+    session.handle(now(1), Input::Frame(Frame::End { vector }));
+    let accounted = effects(&mut session).into_iter().find_map(|effect| match effect {
+        Effect::Account(counts) => Some(counts),
+        _ => None,
+    });
+    assert_eq!(accounted, Some(BTreeMap::from([(author(2), 4)])), "nobody vouches for a log with two histories");
+}
+
+#[test]
+fn who_says_that_a_log_differs_must_show_it() {
+    let differs = || {
+        let mut session = session_that_differs(5, 6);
+        session.handle(now(1), Input::Compared(vec![locator(author(1), 3, [5; 32])]));
+        session.handle(now(1), Input::Frame(Frame::Diverged(List::default())));
+        session
+    };
+    let vector = VersionVector::from_iter([(author(1), 3), (author(2), 4)]);
+    let mut session = differs();
+    session.handle(now(1), Input::Frame(Frame::End { vector: vector.clone() }));
+    assert_eq!(verdict(&mut session), Some(Violation::Withheld));
+    let mut session = differs();
+    session.handle(now(1), Input::Frame(Frame::Batches(List::truncated([batch(1, 1)]))));
+    session.handle(now(1), Input::Frame(Frame::End { vector }));
+    assert_eq!(verdict(&mut session), None);
+    for claim in [locator(author(8), 3, [5; 32]), Locator { author: author(1), points: List::default() }] {
+        let mut session = session_that_differs(5, 6);
+        session.handle(now(1), Input::Frame(Frame::Diverged(List::truncated([claim]))));
         assert_eq!(verdict(&mut session), Some(Violation::Claim));
     }
+}
+
+#[test]
+fn impossible_incarnations_are_refused_and_split_histories_are_not() {
+    let life = |incarnation| Author { incarnation, ..author(1) };
+    for incarnation in [crate::log::INCARNATIONS_MAX, 1 << 30] {
+        assert_eq!(verdict(&mut session_that_lacks(vec![(life(incarnation), 1)])), Some(Violation::Claim));
+    }
+    let split = Author::split(author(1).device, &[9; 32]);
+    let mut session = session_that_lacks(vec![(split, 5_000), (life(3), 1)]);
+    session.handle(now(1), Input::Frame(Frame::Batches(List::truncated([batch(1, 0), batch(1, 4_999)]))));
+    session.handle(now(1), Input::Frame(Frame::End { vector: [(split, 5_000), (life(3), 1)].into_iter().collect() }));
+    assert_eq!(verdict(&mut session), None, "where a split history begins is not known before");
 }
