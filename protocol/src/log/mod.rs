@@ -21,6 +21,8 @@ use serde::{Deserialize, Serialize};
 pub const INCARNATIONS_MAX: u32 = 1_024;
 /// Histories that all forks of one device may have in all; of a device with more, nothing counts.
 pub const BRANCHES_MAX: usize = 32;
+/// How many operations the log [`Author::quarantined`] counts in every vector: more batches than any proof has.
+pub const PROOF_BATCHES_MAX: u64 = 1 << 32;
 
 /// Set in the incarnation of a log that names one of several histories.
 const SPLIT: u32 = 1 << 31;
@@ -46,8 +48,8 @@ impl Author {
         Self { device, incarnation: SPLIT | tag.min(SPLIT - 2) }
     }
 
-    /// Stands for all that a device with more than [`BRANCHES_MAX`] histories has said. Its operations are the first
-    /// batches of these histories: the proof.
+    /// Stands for all that a device with more than [`BRANCHES_MAX`] histories has said. Instead of a log it has the
+    /// proof: the first batches of these histories, and what they go on from.
     pub const fn quarantined(device: DeviceId) -> Self {
         Self { device, incarnation: u32::MAX }
     }

@@ -14,7 +14,7 @@ use larder_protocol::{
     bounded::List,
     codec,
     id::DeviceId,
-    log::{Author, BRANCHES_MAX, Gap, SealedBatch, VersionVector},
+    log::{Author, Gap, PROOF_BATCHES_MAX, SealedBatch, VersionVector},
     sync::Locator,
 };
 use std::collections::BTreeMap;
@@ -91,7 +91,7 @@ impl Snapshot {
         for (_, row) in logs.iter() {
             let device = row.author.device;
             if logs.is_quarantined(&device) {
-                summary.vector.advance(Author::quarantined(device), BRANCHES_MAX as u64 + 1);
+                summary.vector.advance(Author::quarantined(device), PROOF_BATCHES_MAX);
                 continue;
             }
             summary.vector.advance(row.author, row.accounted);
@@ -216,18 +216,32 @@ impl Snapshot {
         Ok((from < until).then_some(Gap { author: locator.author, from, until }))
     }
 
-    /// The first batches of a device's histories.
-    fn proof(&self, device: &DeviceId) -> Result<Vec<SealedBatch>, CatalogError> {
-        let (logs, table) = (self.logs()?, self.txn.open_table(BATCHES)?);
-        let mut proof = Vec::new();
-        for (number, split) in logs.splits().iter().filter(|(number, _)| logs.row(**number).author.device == *device) {
-            if let Some(row) = table.get((*number, split.base))? {
-                let row = BatchRow::decode(rows::open(BATCHES, &(*number, split.base), row.value())?)?;
-                proof.push((split.base, sealed_batch(&self.shared.segments, device, &row)?));
+    /// What shows that a device has too many histories: the first batch of each, and before them what they go on from.
+    /// Gives a part, from a place in this list on, and the place after it.
+    fn proof(&self, gap: &Gap, max_bytes: usize) -> Result<(Vec<SealedBatch>, u64), CatalogError> {
+        let (logs, table, device) = (self.logs()?, self.txn.open_table(BATCHES)?, gap.author.device);
+        let (mut batches, mut bytes, mut at) = (Vec::new(), 0usize, 0u64);
+        for number in logs.in_order().into_iter().filter(|number| logs.row(*number).author.device == device) {
+            let until = match (logs.cut(number), logs.split_of(number)) {
+                (Some(cut), _) => cut,
+                (None, Some(split)) => split.base.saturating_add(1),
+                (None, None) => continue,
+            };
+            for row in table.range((number, 0)..(number, until))? {
+                let (key, row) = row?;
+                at += 1;
+                if at <= gap.from {
+                    continue;
+                }
+                let row = BatchRow::decode(rows::open(BATCHES, &key.value(), row.value())?)?;
+                bytes = bytes.saturating_add(usize::try_from(row.len).unwrap_or(usize::MAX));
+                if bytes > max_bytes && !batches.is_empty() {
+                    return Ok((batches, at - 1));
+                }
+                batches.push(sealed_batch(&self.shared.segments, &device, &row)?);
             }
         }
-        proof.sort_by_key(|(base, _)| *base);
-        Ok(proof.into_iter().map(|(_, batch)| batch).collect())
+        Ok((batches, gap.until))
     }
 
     /// Stored batches that hold operations of a gap, in order: at least one if there is one, then up to `max_bytes`; and
@@ -237,7 +251,7 @@ impl Snapshot {
     /// As [`digest`](Self::digest); a batch whose bytes are damaged is refused.
     pub fn load(&self, gap: &Gap, max_bytes: usize) -> Result<(Vec<SealedBatch>, u64), CatalogError> {
         if gap.author.is_quarantined() {
-            return Ok((self.proof(&gap.author.device)?, gap.until));
+            return self.proof(gap, max_bytes);
         }
         let Some(number) = self.logs()?.find(&gap.author) else { return Ok((Vec::new(), gap.from)) };
         let table = self.txn.open_table(BATCHES)?;
