@@ -223,6 +223,8 @@ impl World {
         self.outcome.alarms += applied.forks.len() as u64;
         if let Some(author) = foreign
             && applied.unplaced == 0
+            // Its own history, which nobody had been told of: moved out of the way.
+            && applied.begun.is_none()
             && !applied.forks.iter().any(|fork| fork.author == author)
         {
             self.machines[number].unnoticed = Some(author);
