@@ -290,7 +290,9 @@ impl World {
         let original = &self.machines[number];
         let mut copy = Machine::new(original.identity.signing.to_bytes());
         (copy.disk, copy.clock, copy.roles) = (Disk::of(&original.disk.image()), original.clock, original.roles);
-        (copy.vouched, copy.provisional, copy.copy_of) = (original.vouched.clone(), true, Some(number));
+        // A disk that was copied asks before it speaks; a machine that was copied as it ran has asked already.
+        let provisional = self.rng.chance(500);
+        (copy.vouched, copy.provisional, copy.copy_of) = (original.vouched.clone(), provisional, Some(number));
         (copy.has_database, copy.wall_max) = (true, original.wall_max);
         self.machines.push(copy);
         self.links.add(true, self.scenario.faults, &mut self.rng);

@@ -1,12 +1,7 @@
 //! What machines say to each other: gossip, and sessions on streams.
 
 use super::{Event, SECOND, TICK_NS, World, broken};
-use crate::{
-    faults::Fault,
-    hostile,
-    oracle::Broken,
-    truth,
-};
+use crate::{faults::Fault, hostile, oracle::Broken, truth};
 use larder_node::catalog::{Applied, Catalog, ReceiveError};
 use larder_protocol::{
     codec,
@@ -88,18 +83,6 @@ impl World {
         others.into_iter().filter(|(_, most)| *most == best).map(|(it, _)| it).collect()
     }
 
-    /// A restored device first asks the one who knows most of its log. Whoever asks another one first, and has said
-    /// other things meanwhile, forks; that is the fault `clone`.
-    fn may_meet(&self, a: usize, b: usize) -> bool {
-        let fits = |one: usize, other: usize| {
-            !self.machines[one].provisional || {
-                let best = self.knows_most(one);
-                best.is_empty() || best.contains(&other)
-            }
-        };
-        fits(a, b) && fits(b, a)
-    }
-
     pub(super) fn split(&mut self, one_way: bool) -> Result<(), Broken> {
         self.links.split(one_way, &mut self.rng);
         self.fire(if one_way { Fault::OneWay } else { Fault::Partition });
@@ -179,6 +162,9 @@ impl World {
             (Decision::Hold, Gossip::Batch { batch, .. }) => {
                 let held = self.hold(number, &catalog, vec![batch], now.wall);
                 self.notice_incarnation(number, &catalog)?;
+                if self.machines[number].running.is_none() {
+                    return Ok(());
+                }
                 match held {
                     Ok(applied) if applied.unplaced > 0 || applied.begun.is_some() => self.connect(number, from)?,
                     Ok(_) => self.pass_on(number, bytes),
@@ -250,7 +236,7 @@ impl World {
 
     pub(super) fn connect(&mut self, a: usize, b: usize) -> Result<(), Broken> {
         let same = self.machines[a].device() == self.machines[b].device();
-        if same || !self.running(a) || !self.running(b) || !self.may_meet(a, b) {
+        if same || !self.running(a) || !self.running(b) {
             return Ok(());
         }
         if self.machines[a].hostile.is_some() && self.machines[b].hostile.is_some() {
@@ -505,6 +491,9 @@ impl World {
             Effect::Commit(batches) => {
                 let held = self.hold(machine, &catalog, batches, now.wall);
                 self.notice_incarnation(machine, &catalog)?;
+                if self.machines[machine].running.is_none() {
+                    return Ok(None);
+                }
                 match held {
                     Ok(applied) => {
                         if applied.begun.is_some()
@@ -587,7 +576,10 @@ impl World {
             own.map(|(author, count)| (*author, *count))
         });
         self.machines[number].told = self.machines[number].told.max(told);
-        self.settle(number, false)
+        // Who asks somebody else first may go on in a log that others know; that is a fork then, and heals as one.
+        let best = self.knows_most(number);
+        let asked = best.is_empty() || best.contains(&peer);
+        self.settle(number, false, asked)
     }
 
     /// Whether a machine goes on under a new incarnation, because it was shown that its log went on elsewhere.
@@ -609,7 +601,7 @@ impl World {
         self.outcome.incarnations += 1;
         self.machines[number].old_database = None;
         self.machines[number].told = None;
-        self.settle(number, true)?;
+        self.settle(number, true, true)?;
         log.iter().try_for_each(|batch| self.learn(number, batch))?;
         self.machines[number].acknowledged = (own, count);
         if self.machines[number].disk.is_dead() {
