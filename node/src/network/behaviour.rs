@@ -78,10 +78,10 @@ impl Behaviour {
 fn gossip(key: &Keypair, config: &Config) -> Result<gossipsub::Behaviour, BehaviourError> {
     let id = config.message_id;
     let settings = gossipsub::ConfigBuilder::default()
-        .mesh_n(3)
-        .mesh_n_low(2)
-        .mesh_n_high(8)
-        .mesh_outbound_min(1)
+        .mesh_n(MESH.wanted)
+        .mesh_n_low(MESH.low)
+        .mesh_n_high(MESH.high)
+        .mesh_outbound_min(MESH.dialled)
         .flood_publish(true)
         .heartbeat_interval(Duration::from_secs(5))
         .heartbeat_initial_delay(Duration::from_secs(1))
