@@ -1,6 +1,7 @@
 //! What the swarm does, in the order in which a connection meets it.
 
 use super::swarm::Config;
+use larder_protocol::sync::MESH;
 use libp2p::{
     allow_block_list::{self, AllowedPeers},
     connection_limits::{self, ConnectionLimits},
