@@ -24,3 +24,4 @@ mod sealed;
 mod secrets;
 mod sha256;
 mod small_files;
+mod words;
