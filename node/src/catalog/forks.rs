@@ -7,7 +7,7 @@
 
 use super::{
     Applied, CatalogError, Commit, Fork, ReceiveError,
-    apply::last_reading,
+    apply::{Changes, last_reading},
     authors::Authors,
     commit::{Core, Received, Stage},
     rows::{self, BatchRow},
@@ -42,12 +42,10 @@ pub(super) enum Place {
     Elsewhere,
 }
 
-type Table<'a, T> = &'a T;
-
 /// What is known of the logs, in rows and in what is to be committed with them.
 pub(super) struct Logs<'a, T> {
     pub(super) authors: &'a Authors,
-    pub(super) table: Table<'a, T>,
+    pub(super) table: &'a T,
     pub(super) staged: &'a BTreeMap<(u32, u64), [u8; 32]>,
     /// Batches that are to be staged, and the ends of their logs then.
     pub(super) taken: BTreeMap<(u32, u64), [u8; 32]>,
@@ -315,17 +313,17 @@ impl Core {
         let place = self.place(&item.batch, &item.hash)?;
         if item.batch.author == self.own && !matches!(place, Place::Known(_)) {
             // Signed with this device's key, and not here: the proof that its log went on elsewhere.
-            let (begun, own) = self.start_incarnation(now)?;
+            let (begun, commit) = self.start_incarnation(now)?;
             applied.begun = Some(begun);
-            commits.push(Commit { own, ..Commit::default() });
+            commits.push(commit);
         }
         match self.place(&item.batch, &item.hash)? {
             Place::Fork { .. } if self.authors.is_quarantined(&item.batch.author.device) => applied.unplaced += 1,
             Place::Fork { log, old, before } => {
-                let fork = self.fork(item, log, old, before, accounted, now)?;
+                let (fork, changes) = self.fork(item, log, old, before, accounted, now)?;
                 applied.batches += 1;
                 applied.forks.push(fork.clone());
-                commits.push(Commit { forks: vec![fork], ..Commit::default() });
+                commits.push(Commit { forks: vec![fork], ..changes.told(Vec::new()) });
             }
             _ => {
                 let mut stage = Stage::new(self);
@@ -355,7 +353,7 @@ impl Core {
         before: [u8; 32],
         accounted: bool,
         now: Timestamp,
-    ) -> Result<Fork, CatalogError> {
+    ) -> Result<(Fork, Changes), CatalogError> {
         if self.read_only {
             return Err(CatalogError::ReadOnly);
         }
@@ -366,8 +364,9 @@ impl Core {
         self.append_segments(&stage)?;
         let histories = stage.authors.histories(log).map(|number| stage.authors.row(number).author).collect();
         tracing::warn!(%author, seq, "a device has signed two histories; both are kept");
-        self.commit_split(stage, moved.map(|moved| (log, seq, moved)), now).inspect_err(|_| self.read_only = true)?;
-        Ok(Fork { author, seq, histories })
+        let moved = moved.map(|moved| (log, seq, moved));
+        let changes = self.commit_split(stage, moved, now).inspect_err(|_| self.read_only = true)?;
+        Ok((Fork { author, seq, histories }, changes))
     }
 
     /// Commits a stage after the rows of a log from an operation on went to another one, and merges everything anew.
@@ -376,7 +375,7 @@ impl Core {
         mut stage: Stage,
         moved: Option<(u32, u64, u32)>,
         now: Timestamp,
-    ) -> Result<(), CatalogError> {
+    ) -> Result<Changes, CatalogError> {
         let shared = Arc::clone(&self.shared);
         let txn = shared.begin_write()?;
         {
@@ -395,10 +394,10 @@ impl Core {
             }
             stage.index(&mut table)?;
         }
-        self.merge_anew(&txn, &mut stage.authors, now)?;
+        let changes = self.merge_anew(&txn, &mut stage.authors, now)?;
         stage.finish(&txn, self)?;
         txn.commit()?;
         self.take(stage);
-        Ok(())
+        Ok(changes)
     }
 }

@@ -5,7 +5,8 @@
 //! moved are cut from the old files. Opening finishes what was interrupted.
 
 use super::{
-    Appended, CatalogError, OwnBatch,
+    Appended, CatalogError, Commit,
+    apply::Changes,
     commit::{Core, Stage},
     rows::{self, BatchRow, Reader, Writer},
     segments::{Segments, first_seq_of, folder_of},
@@ -67,7 +68,7 @@ impl Core {
     /// Begins a new incarnation of this device. Its log begins with this device's announcements of its locations, and
     /// with everything that the old one never shared, which is taken out of that. All keep the time at which they were
     /// said first.
-    pub(super) fn start_incarnation(&mut self, now: Timestamp) -> Result<(Appended, Vec<OwnBatch>), CatalogError> {
+    pub(super) fn start_incarnation(&mut self, now: Timestamp) -> Result<(Appended, Commit), CatalogError> {
         if self.read_only {
             return Err(CatalogError::ReadOnly);
         }
@@ -128,11 +129,11 @@ impl Core {
         Note::Writing(incarnation).write(&txn)?;
         txn.commit()?;
         (self.own, self.own_shared) = (new, 0);
-        self.commit_cut(stage, number, &cut, note, now).inspect_err(|_| self.read_only = true)?;
+        let changes = self.commit_cut(stage, number, &cut, note, now).inspect_err(|_| self.read_only = true)?;
         if let Some(note) = note {
             self.finish_cut(note).inspect_err(|_| self.read_only = true)?;
         }
-        Ok((appended, own))
+        Ok((appended, changes.told(own)))
     }
 
     fn last_before(&self, number: u32, seq: u64) -> Result<Option<BatchRow>, CatalogError> {
@@ -154,7 +155,7 @@ impl Core {
         cut: &[(u64, BatchRow)],
         note: Option<Note>,
         now: Timestamp,
-    ) -> Result<(), CatalogError> {
+    ) -> Result<Changes, CatalogError> {
         self.append_segments(&stage)?;
         let shared = Arc::clone(&self.shared);
         let txn = shared.begin_write()?;
@@ -165,7 +166,7 @@ impl Core {
             }
             stage.index(&mut table)?;
         }
-        self.merge_anew(&txn, &mut stage.authors, now)?;
+        let changes = self.merge_anew(&txn, &mut stage.authors, now)?;
         stage.finish(&txn, self)?;
         match note {
             Some(note) => note.write(&txn)?,
@@ -173,7 +174,7 @@ impl Core {
         }
         txn.commit()?;
         self.take(stage);
-        Ok(())
+        Ok(changes)
     }
 
     /// Takes frames that were moved out of the old files; before anything else is appended there.

@@ -2,7 +2,7 @@
 
 use super::{
     CatalogError, OpenReport, Permits,
-    apply::{Merge, is_known},
+    apply::{Changes, Merge, is_known},
     commit::{Core, Stage, kinds, write_authors, write_own},
     forks::{Logs, Place},
     local,
@@ -438,7 +438,7 @@ impl Core {
         txn: &WriteTransaction,
         authors: &mut super::authors::Authors,
         now: Timestamp,
-    ) -> Result<(), CatalogError> {
+    ) -> Result<Changes, CatalogError> {
         let permits = self.shared.permits();
         let mut merge = Merge::begin(txn, permits.as_ref(), authors)?;
         merge.forget()?;
@@ -462,7 +462,6 @@ impl Core {
         }
         drop(table);
         write_authors(txn, authors, Vec::new())?;
-        merge.finish()?;
-        Ok(())
+        Ok(merge.finish()?.1)
     }
 }
