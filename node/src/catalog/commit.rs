@@ -299,6 +299,7 @@ impl Core {
                     wants: changes.wants,
                     outcomes: changes.outcomes,
                     forks: Vec::new(),
+                    begun: None,
                 };
                 self.take(stage);
                 Ok(Some(commit))

@@ -196,8 +196,12 @@ impl Stage {
                         logs.ends.insert(log, (batch.next_seq(), item.hash));
                         logs.taken.insert((log, batch.first_seq), item.hash);
                     }
-                    // Of a device with several histories, what comes may belong to one of which the rest comes later.
-                    Place::Missing(expected) if self.authors.splits_of(&batch.author.device) == 0 => {
+                    // Of a device with several histories, what comes may belong to one of which the rest comes later;
+                    // and this device's own log may just have been cut.
+                    Place::Missing(expected)
+                        if self.authors.splits_of(&batch.author.device) == 0
+                            && batch.author.device != core.own.device =>
+                    {
                         return Err(ReceiveError::Gap { author: batch.author, expected, got: batch.first_seq });
                     }
                     _ => {}
@@ -312,7 +316,11 @@ impl Core {
     ) -> Result<(), ReceiveError> {
         let place = self.place(&item.batch, &item.hash)?;
         if item.batch.author == self.own && !matches!(place, Place::Known(_)) {
-            // Signed with this device's key, and not here: the proof that its log went on elsewhere.
+            // Signed with this device's key, and not here: the proof that its log went on elsewhere. What comes before
+            // it there is shared, whatever was noted.
+            if matches!(place, Place::Fork { .. } | Place::Next(_)) {
+                self.own_shared = self.own_shared.max(item.batch.first_seq);
+            }
             let (begun, commit) = self.start_incarnation(now)?;
             applied.begun = Some(begun);
             commits.push(commit);

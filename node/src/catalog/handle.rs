@@ -161,6 +161,8 @@ pub struct Commit {
     pub outcomes: Vec<WantId>,
     /// Devices found to have signed several histories.
     pub forks: Vec<Fork>,
+    /// The incarnation that this device began.
+    pub begun: Option<Author>,
 }
 
 impl Commit {

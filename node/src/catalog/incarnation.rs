@@ -133,7 +133,7 @@ impl Core {
         if let Some(note) = note {
             self.finish_cut(note).inspect_err(|_| self.read_only = true)?;
         }
-        Ok((appended, changes.told(own)))
+        Ok((appended, Commit { begun: Some(new), ..changes.told(own) }))
     }
 
     fn last_before(&self, number: u32, seq: u64) -> Result<Option<BatchRow>, CatalogError> {

@@ -312,6 +312,10 @@ impl Engine {
         for fork in &commit.forks {
             self.node.note(Noted::ok("fork", fork.author).fact("seq", fork.seq));
         }
+        if let Some(begun) = commit.begun {
+            tracing::warn!(%begun, "this device's log went on elsewhere");
+            self.node.note(Noted::ok("incarnation", begun));
+        }
         let asked = self.node.asked.load(Ordering::SeqCst);
         for own in commit.own.iter().filter(|_| asked) {
             tracing::debug!(device = %own.author.device, next_seq = own.next_seq, "tells");

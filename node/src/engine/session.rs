@@ -1,7 +1,6 @@
 //! Running a session of anti-entropy over a stream.
 
 use crate::{
-    audit::Event,
     catalog::{CatalogError, ReceiveError, Summary},
     network::{FrameError, FramedStream},
     node::{Node, log_keys, now},
@@ -220,9 +219,7 @@ async fn run(node: &Arc<Node>, device: DeviceId, stream: FramedStream) -> Result
                 Effect::Commit(batches) => {
                     let catalog = node.catalog.clone();
                     let applied = blocking(move || catalog.hold(batches, now())).await?;
-                    if let Some(begun) = applied.begun {
-                        tracing::warn!(new = %begun.author, "this device's log went on elsewhere");
-                        node.note(Event::ok("incarnation", begun.author));
+                    if applied.begun.is_some() {
                         own = None;
                     }
                     Input::Committed

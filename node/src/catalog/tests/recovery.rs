@@ -232,3 +232,28 @@ fn a_restored_backup_goes_on_under_a_new_incarnation() {
     check(&restored);
     assert_eq!(restored.append(vec![entry(1, 0, "more", file(3))], Vec::new(), NOW).unwrap().author.incarnation, 1);
 }
+
+/// What others are known to have is noted late, so a backup may know of less. The first batches that a peer gave back were
+/// the same, the next one was not, and the cut went below both: the rest did not fit, and no session ended.
+#[test]
+fn what_comes_back_unchanged_is_shared() {
+    let (device, peer, restored) = (memory(1), memory(2), memory(1));
+    let said = |catalog: &Catalog, at: &str| {
+        catalog.append(vec![location(1, 0), entry(1, 0, at, file(1))], Vec::new(), NOW).unwrap().batches
+    };
+    for at in ["one", "two", "lost"] {
+        peer.apply(said(&device, at), NOW).unwrap();
+    }
+    for at in ["one", "two", "new"] {
+        said(&restored, at);
+    }
+    assert_eq!(restored.read().unwrap().own().unwrap().1, 0, "nothing was noted");
+    let theirs = peer.read().unwrap().load(&Gap { author: author(1), from: 0, until: 6 }, usize::MAX).unwrap().0;
+    let applied = restored.hold(theirs, NOW).unwrap();
+    assert_eq!((applied.duplicates, applied.batches, applied.unplaced), (2, 1, 0));
+    let begun = applied.begun.unwrap();
+    assert_eq!((begun.author.incarnation, begun.next_seq), (1, 3), "an announcement, and what nobody was told");
+    peer.apply(begun.batches, NOW).unwrap();
+    assert_eq!(peer.read().unwrap().digest().unwrap(), restored.read().unwrap().digest().unwrap());
+    assert_eq!(peer.read().unwrap().vector().unwrap(), restored.read().unwrap().vector().unwrap());
+}
