@@ -1,13 +1,17 @@
 //! `larder-sim`: runs the simulation from a seed, and says what held.
 
-use clap::Parser;
+mod command;
+
+use clap::{Parser, Subcommand};
 use larder_simulation::{Campaign, Faults, NODES, Scenario, run, shrink, sources};
 use std::{fs, path::PathBuf, process::ExitCode, time::Instant};
 
 /// Runs Larder's own machines for many nodes under faults, from one seed.
 #[derive(Debug, Parser)]
-#[command(name = "larder-sim", version)]
+#[command(name = "larder-sim", version, args_conflicts_with_subcommands = true)]
 struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Decides everything; the same seed gives the same trace.
     #[arg(long)]
     seed: Option<u64>,
@@ -44,6 +48,12 @@ struct Args {
     /// Plant a bug in the code under test; needs a build with the feature `planted-bugs`.
     #[arg(long, value_name = "NAME")]
     plant: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Whether deleted files stay deleted, on a small model of the store.
+    Reconcile(command::Reconcile),
 }
 
 /// Runs that shrinking may take.
@@ -111,6 +121,9 @@ fn report(scenario: &Scenario, campaign: &Campaign) {
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    if let Some(Command::Reconcile(asked)) = &args.command {
+        return command::run(asked);
+    }
     let (first, seeds) = match scenario(&args).and_then(|ready| plant(args.plant.as_deref()).map(|()| ready)) {
         Ok(ready) => ready,
         Err(why) => {

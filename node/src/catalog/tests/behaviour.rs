@@ -358,7 +358,7 @@ fn only_who_announced_a_location_speaks_for_it() {
     assert_eq!((known.stamp.author, known.state.unwrap().value.state), (author(2), StorageState::Offline));
 }
 
-struct Readers(Vec<DeviceId>);
+pub(super) struct Readers(pub(super) Vec<DeviceId>);
 
 impl Permits for Readers {
     fn is_member(&self, _: &Author) -> bool {
