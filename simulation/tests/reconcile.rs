@@ -15,13 +15,13 @@ fn holds(scheme: Scheme, replicas: usize, seeds: u64) {
 
 #[test]
 fn nothing_comes_back_with_checkpoints_of_authors() {
-    holds(Scheme::Checkpoints, 4, 2_000);
+    holds(Scheme::Checkpoints, 4, 5_000);
     holds(Scheme::Checkpoints, 6, 500);
 }
 
 #[test]
 fn nothing_comes_back_with_live_sets() {
-    holds(Scheme::LiveSets, 4, 2_000);
+    holds(Scheme::LiveSets, 4, 5_000);
     holds(Scheme::LiveSets, 6, 500);
 }
 
@@ -51,12 +51,7 @@ const PLANTED: [Planted; 13] = [
     planted(Scheme::Checkpoints, Rule::LiveSet, 712, true),
     planted(Scheme::Checkpoints, Rule::Gossip, 392, false),
     planted(Scheme::Checkpoints, Rule::Declared, 22, true),
-    Planted {
-        replicas: 3,
-        keys: 2,
-        steps: 80,
-        ..planted(Scheme::Checkpoints, Rule::WholeContext, 6_812, false)
-    },
+    Planted { replicas: 3, keys: 2, steps: 80, ..planted(Scheme::Checkpoints, Rule::WholeContext, 6_812, false) },
     planted(Scheme::Checkpoints, Rule::Descendant, 25, true),
     planted(Scheme::Checkpoints, Rule::Together, 2_137, true),
 ];
@@ -80,7 +75,8 @@ fn without_any_one_rule_something_comes_back() {
 
 #[test]
 fn no_state_of_a_small_group_brings_anything_back() {
-    let two = Bounds { replicas: 2, keys: 1, writes: 3, gossip: 1, sessions: 1, begun: 3, collections: 2, states: 400_000 };
+    let two =
+        Bounds { replicas: 2, keys: 1, writes: 3, gossip: 1, sessions: 1, begun: 3, collections: 2, states: 400_000 };
     let three = Bounds { replicas: 3, writes: 2, gossip: 0, begun: 3, ..two };
     for bounds in [two, three] {
         let found = exhaust(Scheme::Checkpoints, None, &bounds);
@@ -90,7 +86,8 @@ fn no_state_of_a_small_group_brings_anything_back() {
 
 #[test]
 fn the_search_of_all_states_finds_a_missing_rule() {
-    let bounds = Bounds { replicas: 3, keys: 1, writes: 2, gossip: 0, sessions: 1, begun: 3, collections: 2, states: 400_000 };
+    let bounds =
+        Bounds { replicas: 3, keys: 1, writes: 2, gossip: 0, sessions: 1, begun: 3, collections: 2, states: 400_000 };
     for rule in [Rule::Covered, Rule::Declared, Rule::LiveSet] {
         let found = exhaust(Scheme::Checkpoints, Some(rule), &bounds);
         assert!(found.verdict.resurrected, "{}: {found:?}", rule.name());

@@ -228,8 +228,72 @@ impl Store for Checkpoints {
         self.forget(at);
         Some(op)
     }
+}
 
-    fn ahead(&self, at: usize) -> Set {
-        self.replicas[at].held & !self.ops.accounted(&self.replicas[at].vector)
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::Rng;
+    use larder_protocol::{
+        id::{ContentId, DeviceId},
+        log::Author,
+        namespace::{Head, Register},
+        record::{Context, FolderFile, FolderValue, Stamp},
+        time::{Hlc, Timestamp},
+    };
+
+    fn author(number: usize) -> Author {
+        Author { device: DeviceId::new([u8::try_from(number).unwrap(); 32]), incarnation: 0 }
+    }
+
+    fn context_of(counts: &Vector) -> Context {
+        let counts = counts.iter().enumerate().filter(|(_, count)| **count > 0);
+        Context::new(counts.map(|(of, count)| (author(of), u64::from(*count))).collect()).unwrap()
+    }
+
+    /// What the real register makes of the operations that a replica holds.
+    fn register(store: &Checkpoints, at: usize, key: u8) -> Register {
+        let mut register = Register::default();
+        for op in numbers(store.replicas[at].held & store.ops.of_key(key)) {
+            let said = store.ops.get(op);
+            let file = FolderFile { content: ContentId::new([op; 32]), size: 0, modified: Timestamp(0) };
+            let value = if said.delete { FolderValue::Deleted } else { FolderValue::File(file) };
+            let stamp = Stamp { hlc: Hlc::from_parts(1, 0), author: author(said.author), seq: u64::from(said.seq) - 1 };
+            register.merge(Head { stamp, context: context_of(&said.context), value });
+        }
+        register
+    }
+
+    #[test]
+    fn the_model_agrees_with_the_register_that_nodes_use() {
+        for seed in 0..40 {
+            let (mut store, mut rng) = (Checkpoints::new(3, None), Rng::new(seed));
+            for _ in 0..60 {
+                let (at, other, key) = (rng.index(3), rng.index(3), u8::from(rng.chance(500)));
+                match rng.below(4) {
+                    0 => {
+                        store.collect(at, Set::MAX);
+                    }
+                    1 if at != other => {
+                        store.begin(at, other);
+                        store.commit(0);
+                    }
+                    _ => {
+                        let delete = rng.chance(300);
+                        if let Some(op) = store.write(at, key, delete) {
+                            store.hear(other, op);
+                        }
+                    }
+                }
+                let register = register(&store, at, key);
+                let heads = register.heads().iter();
+                let heads = heads.fold(0, |set, head| {
+                    let of = usize::from(head.stamp.author.device.as_bytes()[0]);
+                    set | one(store.ops.number(of, u8::try_from(head.stamp.seq + 1).unwrap()))
+                });
+                assert_eq!(heads, store.heads(at, key), "seed {seed}");
+                assert_eq!(register.context(), context_of(&store.context(at, key).0), "seed {seed}");
+            }
+        }
     }
 }

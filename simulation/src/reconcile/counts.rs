@@ -42,11 +42,6 @@ impl Counts {
         }
     }
 
-    /// Seeds in which something showed that was deleted or replaced, in the end or on the way, are known.
-    pub const fn brought_back(&self) -> bool {
-        self.resurrected > 0 || self.revived > 0
-    }
-
     fn fields(&mut self) -> [(&'static str, &mut u64); 7] {
         [
             ("seeds", &mut self.seeds),

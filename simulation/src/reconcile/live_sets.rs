@@ -222,8 +222,4 @@ impl Store for LiveSets {
         });
         None
     }
-
-    fn ahead(&self, at: usize) -> Set {
-        self.replicas[at].cloud
-    }
 }

@@ -133,7 +133,14 @@ impl Default for Setup {
 
 impl std::fmt::Display for Setup {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "--scheme {} --replicas {} --keys {} --steps {}", self.scheme.name(), self.replicas, self.keys, self.steps)?;
+        write!(
+            f,
+            "--scheme {} --replicas {} --keys {} --steps {}",
+            self.scheme.name(),
+            self.replicas,
+            self.keys,
+            self.steps
+        )?;
         self.relaxed.map_or(Ok(()), |rule| write!(f, " --relax {}", rule.name()))
     }
 }

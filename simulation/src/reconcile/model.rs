@@ -125,6 +125,4 @@ pub(super) trait Store: Clone + Eq + Hash {
     fn collectable(&self, at: usize) -> Set;
     /// Collects some of it; gives the operation that tells others, if the scheme has one.
     fn collect(&mut self, at: usize, chosen: Set) -> Option<u8>;
-    /// Operations held that the vector does not account for.
-    fn ahead(&self, at: usize) -> Set;
 }

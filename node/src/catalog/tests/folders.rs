@@ -115,3 +115,28 @@ fn readers_write_nothing_and_merging_anew_gives_the_same() {
     assert!(b.set_permits(Arc::new(behaviour::Readers(vec![device(1)])), NOW).unwrap());
     assert_eq!((b.read().unwrap().digest().unwrap(), heads(&b, "x").len()), (empty, 0));
 }
+
+#[test]
+fn a_catalog_from_before_synced_folders_learns_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let kept = {
+        let (catalog, _) = Catalog::open(dir.path(), identity(1), options()).unwrap();
+        catalog.append(vec![location(1, 0)], Vec::new(), NOW.plus_millis(60_000)).unwrap();
+        catalog.read().unwrap().digest().unwrap()
+    };
+    {
+        let db = redb::Database::open(dir.path().join("catalog.redb")).unwrap();
+        let txn = db.begin_write().unwrap();
+        txn.delete_table(tables::FOLDER_ENTRIES).unwrap();
+        let row = rows::close(tables::META, &"schema", &[1]);
+        txn.open_table(tables::META).unwrap().insert("schema", row.as_slice()).unwrap();
+        txn.commit().unwrap();
+    }
+    let (catalog, report) = Catalog::open(dir.path(), identity(1), options()).unwrap();
+    assert_eq!((report.migrated, catalog.read().unwrap().digest().unwrap()), (vec![(2, 0)], kept));
+    assert!(shown(&catalog).is_empty());
+    write(&catalog, "x", Some(1), 0);
+    assert_eq!(shown(&catalog), [("x".to_owned(), false)]);
+    // What it knew of itself is known still: its clock does not go back.
+    assert!(heads(&catalog, "x")[0].stamp.hlc.millis() >= NOW.plus_millis(60_000).as_millis() as u64);
+}
