@@ -15,6 +15,7 @@ mod campaign;
 mod clocks;
 mod disks;
 mod faults;
+pub mod gossip;
 mod hostile;
 mod links;
 mod metrics;
