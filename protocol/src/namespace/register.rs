@@ -8,7 +8,7 @@ use crate::{
     log::{Author, VersionVector},
     record::{CONTEXT_AUTHORS_MAX, Context, FolderFile, FolderValue, Stamp},
 };
-use std::collections::BTreeSet;
+use std::{cmp::Reverse, collections::BTreeSet};
 
 /// A value or delete that nothing known replaces.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub struct Register {
 impl Register {
     /// Puts together what [`heads`](Self::heads) and [`replaced`](Self::replaced) gave.
     pub fn from_parts(mut heads: Vec<Head>, replaced: VersionVector) -> Self {
-        heads.sort_unstable_by(|a, b| b.stamp.cmp(&a.stamp));
+        heads.sort_unstable_by_key(|head| Reverse(head.stamp));
         Self { heads, replaced }
     }
 
