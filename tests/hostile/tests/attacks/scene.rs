@@ -1,0 +1,179 @@
+//! A node under attack, an honest member beside it, and a member that turns.
+
+use larder_tests::{
+    Finished, Invocation, Node, Running, Settings, World, cluster, data, eventually, json, node::socket_address,
+};
+use serde_json::Value;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+/// Memory by which the node may grow under one attack, in bytes.
+pub const GROWTH_MAX: u64 = 64 << 20;
+/// Size of the content that liars lie about.
+pub const LIE_BYTES: u64 = 40_000;
+
+/// The machines.
+pub struct Scene {
+    pub world: World,
+    /// Under attack.
+    pub victim: Node,
+    /// Honest.
+    pub friend: Node,
+    /// A member whose node is down, and whose home the attacker takes.
+    pub mallory: Node,
+    /// A large content that the node serves.
+    pub large: String,
+    counter: u64,
+}
+
+impl Scene {
+    pub fn new() -> Self {
+        let world = World::new();
+        // Rounds of anti-entropy are frequent: whatever gossip was talked out of comes by them.
+        let settings = Settings { tick_seconds: 1.0, ..Settings::default() };
+        let [victim, friend, mallory] = world.group_with(["victim", "friend", "mallory"], settings);
+        let (shelf, desk) = (victim.folder("shelf"), friend.folder("desk"));
+        let large = data::file(&shelf.join("large.bin"), 1, 20 << 20);
+        victim.add("shelf", &shelf);
+        data::file(&desk.join("paper.txt"), 2, LIE_BYTES);
+        friend.add("desk", &desk);
+        victim.finds("paper", &json::text(&friend.objects(["find", "paper"])[0], "content_id").to_owned());
+        mallory.finds("large", &large);
+        cluster::agree(&[victim.clone(), friend.clone(), mallory.clone()]);
+        mallory.down();
+        Self { world, victim, friend, mallory, large, counter: 100 }
+    }
+
+    /// What the attacker is told.
+    pub fn task(&self, member: bool, more: Value) -> Value {
+        let status = self.victim.object(["status"]);
+        let id = json::text(&status, "device_id").to_owned();
+        let mut task = serde_json::json!({
+            "device": id,
+            "control": json::list(&status, "listen"),
+            "content": self.large.trim_start_matches("blake3:"),
+            "seconds": long_minutes() * 60,
+        });
+        if member {
+            task["home"] = self.mallory.home().to_str().into();
+        }
+        for (key, value) in more.as_object().into_iter().flatten() {
+            task[key] = value.clone();
+        }
+        task
+    }
+
+    /// Begins an attack; returns when the attacker is connected.
+    pub fn attack(&self, name: &str, member: bool, more: Value) -> Running {
+        let program = PathBuf::from(env!("CARGO_BIN_EXE_larder-hostile"));
+        let task = self.task(member, more).to_string();
+        let deadline = Duration::from_secs(90 + long_minutes() * 90);
+        let dir = self.world.folder("attacker");
+        let mut running = Invocation::new(&program, &dir).args([name]).stdin(task).deadline(deadline).start();
+        assert_eq!(running.next_object()["ready"], true);
+        running
+    }
+
+    /// Honest life: a new file at one end is found and fetched at the other, in both directions.
+    pub fn goes_on(&mut self) {
+        self.counter += 1;
+        let number = self.counter;
+        let exchange = |from: &Node, to: &Node, folder: &str, location: &str| {
+            let name = format!("honest-{number}-{location}");
+            let id = data::file(&from.folder(folder).join(&name), number, 30_000);
+            from.object(["index", location]);
+            to.finds(&name, &id);
+            let target = to.folder("fetched");
+            to.ok(["get", &id, "-o", target.join(&name).to_str().unwrap()]);
+            assert!(target.join(&name).is_file(), "{name} was not fetched");
+        };
+        exchange(&self.friend, &self.victim, "desk", "desk");
+        exchange(&self.victim, &self.friend, "shelf", "shelf");
+    }
+
+    /// Both honest nodes live and agree, and have not lost what they knew.
+    pub fn is_unharmed(&self) {
+        cluster::agree(&[self.victim.clone(), self.friend.clone()]);
+        for node in [&self.victim, &self.friend] {
+            node.finds("large", &self.large);
+            let log = self.log(node);
+            assert!(!log.contains("panicked"), "{}: {log}", node.name());
+        }
+    }
+
+    /// The log of a node.
+    pub fn log(&self, node: &Node) -> String {
+        let logs = data::files(&node.home().join("..")).into_iter();
+        let is_log = |path: &PathBuf| path.parent().and_then(Path::file_name).is_some_and(|name| name == "logs");
+        logs.filter(is_log).filter_map(|path| fs::read_to_string(path).ok()).collect()
+    }
+
+    /// The attacker's device id as logs write it.
+    pub fn mallory_id(&self) -> String {
+        let status = self.victim.object(["status"]);
+        let peers = json::list(&status, "peers");
+        let found = peers.iter().find(|peer| peer["name"] == "mallory" || peer["name"] == "liar");
+        json::text(found.expect("the member is listed"), "device_id").to_owned()
+    }
+}
+
+/// Minutes that each attack goes on; 0 for one round.
+pub fn long_minutes() -> u64 {
+    std::env::var("LARDER_LONG").ok().and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+/// Memory of a process: how much it has now, and the most since [`Memory::begin`].
+pub struct Memory {
+    process: i32,
+    before: u64,
+}
+
+impl Memory {
+    /// Begins to watch a node.
+    pub fn begin(node: &Node) -> Self {
+        let process = node.process().id();
+        // The kernel begins its high-water mark anew.
+        fs::write(format!("/proc/{process}/clear_refs"), "5").unwrap();
+        Self { process, before: Self::read(process, "VmRSS:") }
+    }
+
+    fn read(process: i32, name: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{process}/status")).expect("the node lives");
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+
+    /// The most by which it has grown.
+    pub fn growth(&self) -> u64 {
+        Self::read(self.process, "VmHWM:").saturating_sub(self.before)
+    }
+}
+
+/// What the attacker reports at its end.
+pub fn report(name: &str, running: Running) -> Value {
+    let finished: Finished = running.wait();
+    assert_eq!(finished.code(), Some(0), "{name}: {finished:?}");
+    finished.objects().pop().unwrap_or_default()
+}
+
+/// How long something took.
+pub fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
+    let start = Instant::now();
+    (work(), start.elapsed())
+}
+
+/// A socket address of a node's control plane.
+pub fn control_address(node: &Node, scheme: &str) -> std::net::SocketAddr {
+    let status = node.object(["status"]);
+    let all = json::list(&status, "listen");
+    let found = all.iter().filter_map(Value::as_str).find(|text| text.contains(scheme));
+    found.and_then(socket_address).expect("the node listens")
+}
+
+/// Waits for a condition.
+pub fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
+    eventually(what, || if holds() { Ok(()) } else { Err("not yet") });
+}
