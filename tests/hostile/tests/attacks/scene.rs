@@ -115,7 +115,7 @@ impl Scene {
     pub fn mallory_id(&self) -> String {
         let status = self.victim.object(["status"]);
         let peers = json::list(&status, "peers");
-        let found = peers.iter().find(|peer| peer["name"] == "mallory" || peer["name"] == "liar");
+        let found = peers.iter().find(|peer| !["friend", "victim"].contains(&peer["name"].as_str().unwrap_or_default()));
         json::text(found.expect("the member is listed"), "device_id").to_owned()
     }
 }
