@@ -2,6 +2,7 @@
 
 use super::{
     BlobSource, Members, Outboards, PIECE_BYTES,
+    doubts::Doubts,
     serve::{self, At, ServeError},
     transport::{Common, DataTransport, QuicTransport, Quota, Server, TcpTransport},
     wire::{Refusal, Wanted},
@@ -62,6 +63,7 @@ pub struct PlaneConfig {
 pub struct DataPlane {
     pub(super) quic: Arc<dyn DataTransport>,
     pub(super) tcp: Arc<dyn DataTransport>,
+    pub(super) doubts: Arc<Doubts>,
     outboards: Arc<Outboards>,
 }
 
@@ -137,7 +139,7 @@ impl DataPlane {
         let quic = QuicTransport::bind(config.quic, common.clone())?;
         // A half plane must not go on serving.
         let tcp = TcpTransport::bind(config.tcp, common).inspect_err(|_| quic.close())?;
-        Ok(Self { quic, tcp, outboards })
+        Ok(Self { quic, tcp, doubts: Arc::default(), outboards })
     }
 
     /// Where QUIC listens.

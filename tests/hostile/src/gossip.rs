@@ -1,7 +1,7 @@
 //! Gossip as bytes: the messages of gossipsub 1.1 without an implementation of it, which would refuse to misbehave.
 
 use crate::peer::{MESHSUB, Peer};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use ed25519_dalek::Signer;
 use futures::AsyncWriteExt;
 use larder_node::keys::tls;
@@ -88,6 +88,6 @@ impl Line {
             self.0.write_all(bytes).await?;
             self.0.flush().await
         };
-        Ok(timeout(Duration::from_secs(10), sent).await??)
+        Ok(timeout(Duration::from_millis(500), sent).await.context("gossip: the node reads nothing")??)
     }
 }

@@ -4,6 +4,7 @@
 //! and whose node is down, speaks with that device's key, and says and sends what it should not. Without a home it is a
 //! stranger. Never shipped: it is built and driven by the tests beside it.
 //!
+//! `larder-hostile list` names the attacks; `larder-hostile socket PATH` asks a control socket and prints what it is told.
 //! `larder-hostile ATTACK < task.json`; it prints `{"ready":true}` when it is connected, and one object with what it saw
 //! at its end. Exit code 1: the node took what it must refuse, or the attack could not be carried out.
 
@@ -49,6 +50,9 @@ fn main() -> anyhow::Result<()> {
         attacks::TABLE.iter().for_each(|attack| println!("{}", attack.name));
         return Ok(());
     }
+    if name == "socket" {
+        return attacks::socket(std::path::Path::new(&std::env::args().nth(2).unwrap_or_default()));
+    }
     let attack = attacks::TABLE.iter().find(|attack| attack.name == name);
     let attack = attack.ok_or_else(|| anyhow::anyhow!("no such attack: {name:?}"))?;
     let mut text = String::new();
@@ -61,7 +65,11 @@ fn main() -> anyhow::Result<()> {
         println!("{{\"ready\":true}}");
         let mut rounds = 0u64;
         loop {
-            let mut facts = attacks::run(attack, &peer).await?;
+            let mut facts = match attacks::run(attack, &peer).await {
+                // Who attacks again and again is not let in any more, which is what we want.
+                Err(error) if rounds > 0 => serde_json::json!({ "shut out": error.to_string() }),
+                done => done?,
+            };
             rounds += 1;
             if Instant::now() >= end {
                 facts["rounds"] = rounds.into();

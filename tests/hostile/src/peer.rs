@@ -1,6 +1,6 @@
 //! The hostile device: its keys, its connection to the node, and what it learnt there.
 
-use crate::{Task, talk::Talk};
+use crate::{Task, gossip::Line, talk::Talk};
 use anyhow::{Context, Result, bail};
 use futures::{AsyncReadExt, StreamExt};
 use larder_node::{
@@ -63,6 +63,7 @@ pub struct Peer {
     dial: tokio::sync::mpsc::Sender<()>,
     connected: watch::Receiver<bool>,
     incarnation: AtomicU32,
+    line: tokio::sync::Mutex<Option<Line>>,
 }
 
 impl Peer {
@@ -126,6 +127,7 @@ impl Peer {
             dial,
             connected,
             learnt: Mutex::default(),
+            line: tokio::sync::Mutex::default(),
             incarnation: AtomicU32::new(u32::from_le_bytes(larder_node::keys::random::<4>()) >> 4),
         };
         let this = Arc::new(this);
@@ -135,6 +137,8 @@ impl Peer {
         }
         this.learnt.lock().unwrap().data.insert(victim, data);
         if this.ring.is_some() && !this.task.vault {
+            // Who is greeted and not in the topic is hung up on.
+            *this.line.lock().await = Line::open(&this).await.ok();
             this.learn().await.context("an ordinary session")?;
         }
         Ok(this)
@@ -165,6 +169,9 @@ impl Peer {
 
     /// Tries once to connect; a node that refuses hangs up again at once.
     pub async fn reconnect_once(&self) {
+        if self.is_connected() {
+            return;
+        }
         let _ = self.dial.send(()).await;
         let mut connected = self.connected.clone();
         let _ = timeout(Duration::from_millis(300), connected.wait_for(|connected| *connected)).await;
@@ -177,10 +184,19 @@ impl Peer {
         Ok(())
     }
 
-    /// Opens a stream of any protocol.
+    /// Opens a stream of any protocol, on a new connection if need be.
     pub async fn open(&self, protocol: StreamProtocol) -> Result<libp2p::Stream> {
-        let mut streams = self.streams.clone();
-        Ok(timeout(PATIENCE, streams.open_stream(self.peer, protocol)).await??)
+        let mut last = None;
+        for _ in 0..3 {
+            self.reconnect_once().await;
+            let mut streams = self.streams.clone();
+            match timeout(Duration::from_secs(3), streams.open_stream(self.peer, protocol.clone())).await {
+                Ok(Ok(stream)) => return Ok(stream),
+                Ok(Err(error)) => last = Some(error.to_string()),
+                Err(_) => last = Some("no answer".to_owned()),
+            }
+        }
+        bail!("no stream of {protocol}: {last:?}")
     }
 
     /// Pulls everything, as an honest member would.

@@ -11,11 +11,14 @@ use larder_protocol::{
     membership::SignedOp,
     sync::{FRAME_BYTES_MAX, Frame},
 };
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 use tokio::time::timeout;
 
-/// Tries until a session is let in: each side runs only so many at once.
-const TRIES: u32 = 100;
+/// How long to try until a session is let in: each side runs only so many at once.
+const LET_IN: Duration = Duration::from_secs(15);
 
 /// A session whose first word has been heard and not yet answered.
 pub struct Talk<'a> {
@@ -27,10 +30,16 @@ pub struct Talk<'a> {
 impl<'a> Talk<'a> {
     /// Opens a stream and hears the node's hello.
     pub async fn begin(peer: &'a Peer) -> Result<Self> {
-        for _ in 0..TRIES {
+        Self::begin_within(peer, LET_IN).await
+    }
+
+    /// The same with a limit of its own.
+    pub async fn begin_within(peer: &'a Peer, time: Duration) -> Result<Self> {
+        let end = Instant::now() + time;
+        while Instant::now() < end {
             if let Ok(mut stream) = peer.open(SYNC).await
                 && let Ok(Ok(Some(Frame::Hello { membership, .. }))) =
-                    timeout(Duration::from_secs(5), receive(&mut stream)).await
+                    timeout(Duration::from_secs(2), receive(&mut stream)).await
             {
                 return Ok(Self { peer, stream, membership });
             }
@@ -56,12 +65,12 @@ impl<'a> Talk<'a> {
             self.stream.write_all(bytes).await?;
             self.stream.flush().await
         };
-        Ok(timeout(PATIENCE, sent).await??)
+        Ok(timeout(PATIENCE, sent).await.context("the node reads nothing")??)
     }
 
     /// The next frame; `None` when the node has ended the stream.
     pub async fn next(&mut self) -> Result<Option<Frame>> {
-        match timeout(PATIENCE, receive(&mut self.stream)).await? {
+        match timeout(PATIENCE, receive(&mut self.stream)).await.context("the node says nothing")? {
             Ok(frame) => Ok(frame),
             // A reset ends a stream as well.
             Err(_) => Ok(None),
@@ -120,6 +129,7 @@ impl<'a> Talk<'a> {
             loop {
                 match self.next().await? {
                     Some(Frame::Ack) => break,
+                    Some(Frame::Batches(_)) => self.send(&Frame::Ack).await?,
                     Some(_) => {}
                     None => return Ok(false),
                 }

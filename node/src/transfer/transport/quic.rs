@@ -38,7 +38,7 @@ use tokio_util::sync::CancellationToken;
 /// Bytes in flight on one stream: enough for a gigabit over 100 ms.
 const STREAM_WINDOW_BYTES: u32 = 16 << 20;
 /// Bytes of answers that a connection may have under way.
-const SEND_WINDOW_BYTES: u64 = 8 << 20;
+const SEND_WINDOW_BYTES: u64 = 4 << 20;
 /// Bytes of requests that a connection may have under way; one stream carries one request.
 const REQUESTS_WINDOW_BYTES: u32 = 1 << 20;
 /// Pieces between the waiting and the blocking side.

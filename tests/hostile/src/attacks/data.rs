@@ -4,11 +4,12 @@ use crate::{
     data::{self, Lie},
     forge,
     gossip::{Line, news},
-    peer::Peer,
+    peer::{PATIENCE, Peer},
     talk::Talk,
 };
 use anyhow::{Context, Result, ensure};
 use larder_protocol::{
+    id::ContentId,
     log::{Batch, VersionVector},
     record::EntryValue,
     sync::Gossip,
@@ -17,7 +18,7 @@ use serde_json::{Value, json};
 use std::{
     io::Read,
     sync::{Arc, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Requests as long as the window, of which every other datagram is lost; and a log with holes.
@@ -69,11 +70,18 @@ pub async fn lie(peer: &Arc<Peer>, lie: Lie) -> Result<Value> {
             ops.push(forge::op(&copy, forge::reading())?);
         }
     }
+    let phantom = ContentId::new(*blake3::hash(&larder_node::keys::random::<32>()).as_bytes());
+    ops.push(forge::op(&forge::entry(id, "phantom.bin", phantom, 40_000)?, forge::reading())?);
     let (claims, batches) = forge::log(peer, vec![ops])?;
     ensure!(Talk::begin(peer).await?.deliver(&claims, batches).await?, "sound statements were refused");
-    println!("{{\"serving\":true}}");
-    // Until the test has fetched something and closes our input, or for a while.
-    tokio::time::sleep(Duration::from_millis(2500)).await;
+    println!("{}", json!({ "phantom": phantom.to_string() }));
+    // Until somebody has asked, and a little longer.
+    let end = Instant::now() + PATIENCE;
+    while asked.load(Ordering::Relaxed) == 0 && Instant::now() < end {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    ensure!(asked.load(Ordering::Relaxed) > 0, "nobody asked");
     Ok(json!({ "asked": asked.load(Ordering::Relaxed) }))
 }
 

@@ -7,28 +7,39 @@ use crate::{
 use anyhow::Result;
 use larder_protocol::id::to_hex;
 use serde_json::{Value, json};
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// Control messages in one round.
 const MESSAGES: u64 = 400;
+/// How long a round goes on opening streams.
+const TIME: Duration = Duration::from_millis(1200);
 /// Parts of each.
-const PARTS: usize = 50;
+const PARTS: usize = 20;
 
 async fn flood(peer: &Arc<Peer>, part: impl Fn(&str) -> Vec<u8>) -> Result<Value> {
     let mut line = Line::open(peer).await?;
     let own = topic(peer);
     let mut sent = 0;
+    let end = Instant::now() + TIME;
     for number in 0..MESSAGES {
         let mut inner = Vec::new();
         for at in 0..PARTS {
             let other = to_hex(blake3::hash(&(number * 1000 + at as u64).to_le_bytes()).as_bytes());
             inner.extend(part(if at % 2 == 0 { &own } else { &other }));
         }
-        // The node may hang up on whoever floods it.
-        if line.send(&control(&inner)).await.is_err() {
+        // The node may close the stream of whoever floods it.
+        if line.send(&control(&inner)).await.is_ok() {
+            sent += 1;
+        } else if Instant::now() < end
+            && let Ok(again) = Line::open(peer).await
+        {
+            line = again;
+        } else {
             break;
         }
-        sent += 1;
     }
     Ok(json!({ "messages": sent, "connected": peer.is_connected() }))
 }

@@ -26,9 +26,11 @@ fn claim(author: Author, count: u64) -> VersionVector {
 
 /// Tells a batch both ways: as news and in a session. Gives whether the session went to its end.
 async fn tell(peer: &Arc<Peer>, batch: &Batch, sealed: &SealedBatch) -> Result<bool> {
-    if let Ok(mut line) = Line::open(peer).await {
-        let (author, first_seq, next_seq) = (batch.author, batch.first_seq, batch.next_seq());
-        let _ = line.send(&news(peer, &Gossip::Batch { author, first_seq, next_seq, batch: sealed.clone() })?).await;
+    let (author, first_seq, next_seq) = (batch.author, batch.first_seq, batch.next_seq());
+    // A long one is no news, which only announces it.
+    let told = news(peer, &Gossip::Batch { author, first_seq, next_seq, batch: sealed.clone() });
+    if let (Ok(told), Ok(mut line)) = (told, Line::open(peer).await) {
+        let _ = line.send(&told).await;
     }
     peer.reconnect().await;
     Talk::begin(peer).await?.deliver(&claim(batch.author, batch.next_seq()), vec![sealed.clone()]).await

@@ -9,6 +9,8 @@ mod log;
 mod stranger;
 mod stream;
 
+pub use stranger::socket;
+
 use crate::peer::Peer;
 use anyhow::Result;
 use serde_json::Value;

@@ -8,6 +8,8 @@ use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 use std::{
     io::{Read, Write},
+    os::unix::net::UnixStream,
+    path::Path,
     sync::Arc,
 };
 
@@ -19,6 +21,17 @@ pub async fn knock(peer: &Arc<Peer>) -> Result<Value> {
     }
     let told = if peer.task.data.is_empty() { json!({}) } else { ask(peer).await? };
     Ok(json!({ "streams": 0, "told": told }))
+}
+
+/// Asks a node's control socket for its status, and prints what it says.
+pub fn socket(path: &Path) -> Result<()> {
+    let mut answer = Vec::new();
+    if let Ok(mut stream) = UnixStream::connect(path) {
+        let _ = stream.write_all(b"GET /v1/status HTTP/1.1\r\nHost: larder\r\nConnection: close\r\n\r\n");
+        let _ = stream.read_to_end(&mut answer);
+    }
+    print!("{}", String::from_utf8_lossy(&answer));
+    Ok(())
 }
 
 /// The same at the data plane, whose addresses a stranger must know from somewhere.

@@ -145,7 +145,7 @@ pub async fn flood(peer: &Arc<Peer>) -> Result<Value> {
 pub async fn stall(peer: &Arc<Peer>) -> Result<Value> {
     let mut held = Vec::new();
     for _ in 0..2 {
-        let mut talk = Talk::begin(peer).await?;
+        let Ok(mut talk) = Talk::begin_within(peer, HANG).await else { break };
         talk.send_raw(&u32::try_from(FRAME_BYTES_MAX)?.to_le_bytes()).await?;
         talk.send_raw(&vec![0; FRAME_BYTES_MAX / 2]).await?;
         held.push(talk);

@@ -1,7 +1,7 @@
 //! A member with the right to write that turns.
 
-use crate::scene::{self, GROWTH_MAX, Memory, Scene};
-use larder_tests::json;
+use crate::scene::{self, GROWTH_MAX, LIE_BYTES, Memory, Scene};
+use larder_tests::{Running, json};
 
 /// Attacks that a node can tell from honest mistakes of the network, and after which it names who did it.
 const NAMED: [&str; 9] = [
@@ -52,7 +52,10 @@ fn a_member_that_turns_harms_nobody() {
         let memory = Memory::begin(&scene.victim);
         let logged = scene.log(&scene.victim).len();
         let ((finished, growth), took) = scene::timed(|| {
-            let attacker = scene.attack(name, true, serde_json::json!({}));
+            let mut attacker = scene.attack(name, true, serde_json::json!({}));
+            if name == "lying-size" || name == "wrong-bytes" {
+                refuses_lies(&scene, &mut attacker);
+            }
             scene.goes_on();
             (attacker.wait(), memory.growth())
         });
@@ -72,6 +75,20 @@ fn a_member_that_turns_harms_nobody() {
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
     let status = scene.victim.object(["status"]);
     assert!(only.is_some() || json::number(&status, "held_back") > 0, "what is from the future waits: {status:#}");
+}
+
+/// Fetches what only a liar has, and what an honest device has too.
+fn refuses_lies(scene: &Scene, attacker: &mut Running) {
+    let phantom = json::text(&attacker.next_object(), "phantom").to_owned();
+    scene.victim.knows(&phantom);
+    let target = scene.victim.folder("lies").join("phantom.bin");
+    let finished = scene.victim.run(["get", &phantom, "-o", target.to_str().unwrap()]);
+    assert_ne!(finished.code(), Some(0), "{finished:?}");
+    assert!(!target.exists(), "a lie has a name");
+    let honest = scene.victim.folder("lies").join("paper.txt");
+    let paper = json::text(&scene.friend.objects(["find", "paper"])[0], "content_id").to_owned();
+    scene.victim.ok(["get", &paper, "-o", honest.to_str().unwrap(), "--force"]);
+    assert_eq!(std::fs::metadata(honest).unwrap().len(), LIE_BYTES);
 }
 
 /// Whether a line of a log says something of a device that is not only that it came or went.

@@ -6,7 +6,10 @@ use larder_tests::{
 use serde_json::Value;
 use std::{
     fs,
+    net::SocketAddr,
+    os::unix::{fs::PermissionsExt, process::CommandExt},
     path::{Path, PathBuf},
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -31,9 +34,14 @@ pub struct Scene {
 
 impl Scene {
     pub fn new() -> Self {
+        Self::with(Settings::default())
+    }
+
+    /// A scene with settings of its own.
+    pub fn with(settings: Settings) -> Self {
         let world = World::new();
         // Rounds of anti-entropy are frequent: whatever gossip was talked out of comes by them.
-        let settings = Settings { tick_seconds: 1.0, ..Settings::default() };
+        let settings = Settings { tick_seconds: 1.0, ..settings };
         let [victim, friend, mallory] = world.group_with(["victim", "friend", "mallory"], settings);
         let (shelf, desk) = (victim.folder("shelf"), friend.folder("desk"));
         let large = data::file(&shelf.join("large.bin"), 1, 20 << 20);
@@ -115,7 +123,8 @@ impl Scene {
     pub fn mallory_id(&self) -> String {
         let status = self.victim.object(["status"]);
         let peers = json::list(&status, "peers");
-        let found = peers.iter().find(|peer| !["friend", "victim"].contains(&peer["name"].as_str().unwrap_or_default()));
+        let found =
+            peers.iter().find(|peer| !["friend", "victim"].contains(&peer["name"].as_str().unwrap_or_default()));
         json::text(found.expect("the member is listed"), "device_id").to_owned()
     }
 }
@@ -165,15 +174,74 @@ pub fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
     (work(), start.elapsed())
 }
 
-/// A socket address of a node's control plane.
-pub fn control_address(node: &Node, scheme: &str) -> std::net::SocketAddr {
-    let status = node.object(["status"]);
-    let all = json::list(&status, "listen");
-    let found = all.iter().filter_map(Value::as_str).find(|text| text.contains(scheme));
-    found.and_then(socket_address).expect("the node listens")
-}
-
 /// Waits for a condition.
 pub fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
     eventually(what, || if holds() { Ok(()) } else { Err("not yet") });
+}
+
+impl Scene {
+    /// Where the victim serves data, as its device record says it.
+    pub fn data_addresses(&self) -> Vec<String> {
+        let control: Vec<SocketAddr> = listening(&self.victim);
+        let tcp = self.tcp_addresses().into_iter().filter(|address| !control.contains(address));
+        let udp = self.udp_addresses().into_iter().filter(|address| !control.contains(address));
+        tcp.map(|address| format!("tcp://{address}")).chain(udp.map(|address| format!("udp://{address}"))).collect()
+    }
+
+    /// Every TCP socket that the victim listens on.
+    pub fn tcp_addresses(&self) -> Vec<SocketAddr> {
+        sockets(self.victim.process().id(), "tcp", "0A")
+    }
+
+    /// Every UDP socket of the victim.
+    pub fn udp_addresses(&self) -> Vec<SocketAddr> {
+        sockets(self.victim.process().id(), "udp", "07")
+    }
+}
+
+/// Where a node's control plane listens.
+fn listening(node: &Node) -> Vec<SocketAddr> {
+    let status = node.object(["status"]);
+    json::list(&status, "listen").iter().filter_map(Value::as_str).filter_map(socket_address).collect()
+}
+
+/// Sockets on loopback that a process holds in a state, as the kernel lists them.
+fn sockets(process: i32, kind: &str, state: &str) -> Vec<SocketAddr> {
+    let held: Vec<String> = fs::read_dir(format!("/proc/{process}/fd"))
+        .unwrap()
+        .flatten()
+        .filter_map(|fd| {
+            fs::read_link(fd.path()).ok()?.to_str()?.strip_prefix("socket:[")?.strip_suffix(']').map(Into::into)
+        })
+        .collect();
+    let table = fs::read_to_string(format!("/proc/{process}/net/{kind}")).unwrap();
+    let lines = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    lines
+        .filter(|line| line[3] == state && held.iter().any(|inode| inode == line[9]) && line[1].starts_with("0100007F"))
+        .filter_map(|line| u16::from_str_radix(line[1].rsplit(':').next()?, 16).ok())
+        .map(|port| SocketAddr::from(([127, 0, 0, 1], port)))
+        .collect()
+}
+
+/// Open files of a process.
+pub fn descriptors(node: &Node) -> usize {
+    fs::read_dir(format!("/proc/{}/fd", node.process().id())).unwrap().count()
+}
+
+/// Lets every user into a file or folder.
+pub fn open_to_all(path: &Path) {
+    let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o777));
+}
+
+/// What a process of another user is told on a socket. Needs root.
+pub fn as_nobody(scene: &Scene, socket: &Path) -> String {
+    // The tests' own folder may be closed to others.
+    let program = scene.world.root().join("larder-hostile");
+    fs::copy(env!("CARGO_BIN_EXE_larder-hostile"), &program).unwrap();
+    open_to_all(&program);
+    let mut command = Command::new(&program);
+    command.arg("socket").arg(socket).current_dir("/").uid(65_534).gid(65_534);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
