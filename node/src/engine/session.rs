@@ -120,6 +120,8 @@ enum SessionError {
     Removed,
     #[error("the roles have changed meanwhile")]
     Roles,
+    #[error("the peer may not read the catalog, and yet speaks of it")]
+    Vault,
     #[error("the peer has said more than its daily quota")]
     Quota,
     #[error(transparent)]
@@ -135,6 +137,7 @@ impl SessionError {
                 | Self::Decode(_)
                 | Self::Receive(ReceiveError::Batch(_) | ReceiveError::Gap { .. })
                 | Self::Violation(_)
+                | Self::Vault
                 | Self::Quota
         )
     }
@@ -223,6 +226,7 @@ async fn run(node: &Arc<Node>, device: DeviceId, stream: FramedStream) -> Result
                     let (batches, next_seq) = blocking(move || catalog.read()?.load(&gap, bytes_max)).await?;
                     Input::Loaded { batches, next_seq }
                 }
+                Effect::Commit(_) if !shares_catalog => return Err(SessionError::Vault),
                 Effect::Commit(batches) => {
                     let holder = node.clone();
                     let applied = blocking(move || hold(&holder, batches)).await?;

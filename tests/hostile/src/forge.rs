@@ -81,7 +81,7 @@ pub fn location(name: &str) -> (LocationId, Record) {
         name: text(name),
         mount_epoch: 1,
         storage: Storage::Local,
-        profile: text("plain"),
+        profile: text("raw"),
         purposes: List::default(),
         read_only: false,
         trust_store: true,

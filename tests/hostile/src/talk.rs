@@ -119,8 +119,21 @@ impl<'a> Talk<'a> {
         Ok(claimed)
     }
 
-    /// Gives batches as if they were an ordinary part of a session; whether the node took part to the end.
-    pub async fn deliver(mut self, claimed: &VersionVector, batches: Vec<SealedBatch>) -> Result<bool> {
+    /// Gives batches as if they were an ordinary part of a session; whether the node took part to the end. Connections that
+    /// break for other reasons are tried again.
+    pub async fn deliver(peer: &'a Peer, claimed: &VersionVector, batches: Vec<SealedBatch>) -> Result<bool> {
+        let mut last = None;
+        for _ in 0..4 {
+            peer.reconnect().await;
+            match Self::begin(peer).await?.deliver_once(claimed, batches.clone()).await {
+                Err(error) => last = Some(error),
+                done => return done,
+            }
+        }
+        Err(last.unwrap_or_else(|| anyhow::anyhow!("never tried")))
+    }
+
+    async fn deliver_once(mut self, claimed: &VersionVector, batches: Vec<SealedBatch>) -> Result<bool> {
         let vector = self.summary(claimed).await?;
         for frame in batches.chunks(64) {
             if self.send(&Frame::Batches(List::truncated(frame.iter().cloned()))).await.is_err() {

@@ -51,7 +51,7 @@ pub async fn gaps(peer: &Arc<Peer>) -> Result<Value> {
         }
         peer.reconnect().await;
         let claims = VersionVector::from_iter([(author, batch.next_seq())]);
-        ensure!(!Talk::begin(peer).await?.deliver(&claims, vec![sealed]).await?, "a log with a hole was taken");
+        ensure!(!Talk::deliver(peer, &claims, vec![sealed]).await?, "a log with a hole was taken");
         peer.reconnect().await;
     }
     Ok(json!({ "streams": streams.map_or(0, |streams| streams.len()) }))
@@ -73,7 +73,7 @@ pub async fn lie(peer: &Arc<Peer>, lie: Lie) -> Result<Value> {
     let phantom = ContentId::new(*blake3::hash(&larder_node::keys::random::<32>()).as_bytes());
     ops.push(forge::op(&forge::entry(id, "phantom.bin", phantom, 40_000)?, forge::reading())?);
     let (claims, batches) = forge::log(peer, vec![ops])?;
-    ensure!(Talk::begin(peer).await?.deliver(&claims, batches).await?, "sound statements were refused");
+    ensure!(Talk::deliver(peer, &claims, batches).await?, "sound statements were refused");
     println!("{}", json!({ "phantom": phantom.to_string() }));
     // Until somebody has asked, and a little longer.
     let end = Instant::now() + PATIENCE;

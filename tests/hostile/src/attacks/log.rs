@@ -33,7 +33,7 @@ async fn tell(peer: &Arc<Peer>, batch: &Batch, sealed: &SealedBatch) -> Result<b
         let _ = line.send(&told).await;
     }
     peer.reconnect().await;
-    Talk::begin(peer).await?.deliver(&claim(batch.author, batch.next_seq()), vec![sealed.clone()]).await
+    Talk::deliver(peer, &claim(batch.author, batch.next_seq()), vec![sealed.clone()]).await
 }
 
 /// What others said before, again and again.
@@ -49,7 +49,7 @@ pub async fn replay(peer: &Arc<Peer>) -> Result<Value> {
         }
     }
     let batches: Vec<_> = learnt.batches.iter().map(|(sealed, _)| sealed.clone()).collect();
-    let went = Talk::begin(peer).await?.deliver(&VersionVector::default(), batches).await?;
+    let went = Talk::deliver(peer, &VersionVector::default(), batches).await?;
     ensure!(!went, "a session took what was not missing");
     Ok(json!({ "told": told }))
 }
@@ -109,7 +109,7 @@ pub async fn future(peer: &Arc<Peer>) -> Result<Value> {
         forge::op(&forge::entry(id, "from-the-future.txt", content, 1)?, Hlc(u64::MAX))?,
     ];
     let (claims, batches) = forge::log(peer, vec![ops])?;
-    ensure!(Talk::begin(peer).await?.deliver(&claims, batches).await?, "statements from the future are kept");
+    ensure!(Talk::deliver(peer, &claims, batches).await?, "statements from the future are kept");
     Ok(json!({}))
 }
 
@@ -138,7 +138,7 @@ pub async fn same_id(peer: &Arc<Peer>) -> Result<Value> {
         }
     }
     let (claims, batches) = forge::log(peer, vec![ops])?;
-    let went = Talk::begin(peer).await?.deliver(&claims, batches).await?;
+    let went = Talk::deliver(peer, &claims, batches).await?;
     Ok(json!({ "went": went }))
 }
 
@@ -197,7 +197,7 @@ pub async fn false_locations(peer: &Arc<Peer>) -> Result<Value> {
     }
     let said = ops.len();
     let (claims, batches) = forge::log(peer, vec![ops])?;
-    let went = Talk::begin(peer).await?.deliver(&claims, batches).await?;
+    let went = Talk::deliver(peer, &claims, batches).await?;
     Ok(json!({ "went": went, "said": said }))
 }
 
@@ -219,7 +219,7 @@ pub async fn false_grants(peer: &Arc<Peer>) -> Result<Value> {
     }
     let ops = (0..100).map(|number| forge::junk(1000 + number, 200)).collect::<Result<Vec<_>>>()?;
     let (claims, batches) = forge::log(peer, vec![ops])?;
-    let went = Talk::begin(peer).await?.deliver(&claims, batches).await?;
+    let went = Talk::deliver(peer, &claims, batches).await?;
     Ok(json!({ "went": went }))
 }
 
@@ -233,7 +233,7 @@ pub async fn equivocation(peer: &Arc<Peer>) -> Result<Value> {
         Ok((batch, sealed))
     };
     let (one, two) = (say("one", 1)?, say("two", 2)?);
-    let went = Talk::begin(peer).await?.deliver(&claim(author, 1), vec![one.1]).await?;
+    let went = Talk::deliver(peer, &claim(author, 1), vec![one.1]).await?;
     ensure!(went, "a sound batch was refused");
     peer.reconnect().await;
     tell(peer, &two.0, &two.1).await?;
@@ -244,7 +244,7 @@ pub async fn equivocation(peer: &Arc<Peer>) -> Result<Value> {
     let seal = |batch: &Batch| forge::seal(peer, &forge::sign(peer, batch)?);
     let batches = vec![seal(&other)?, seal(&again)?];
     peer.reconnect().await;
-    let both = Talk::begin(peer).await?.deliver(&claim(author, 3), batches).await?;
+    let both = Talk::deliver(peer, &claim(author, 3), batches).await?;
     Ok(json!({ "both": both }))
 }
 
@@ -304,7 +304,7 @@ pub async fn junk(peer: &Arc<Peer>) -> Result<Value> {
     named.push(forge::op(&Record::from(want), forge::reading())?);
     batches.push(named);
     let (claims, batches) = forge::log(peer, batches)?;
-    let went = Talk::begin(peer).await?.deliver(&claims, batches).await?;
+    let went = Talk::deliver(peer, &claims, batches).await?;
     Ok(json!({ "went": went }))
 }
 
@@ -312,7 +312,7 @@ pub async fn junk(peer: &Arc<Peer>) -> Result<Value> {
 pub async fn without_right(peer: &Arc<Peer>) -> Result<Value> {
     let (_, location) = forge::location("by-a-reader");
     let (claims, batches) = forge::log(peer, vec![vec![forge::op(&location, forge::reading())?]])?;
-    let went = Talk::begin(peer).await?.deliver(&claims, batches).await?;
+    let went = Talk::deliver(peer, &claims, batches).await?;
     peer.reconnect().await;
     let seen = escalation(peer).await?;
     Ok(json!({ "went": went, "ghost": seen["ghost"] }))
@@ -339,7 +339,7 @@ pub async fn vault(peer: &Arc<Peer>) -> Result<Value> {
         peer.reconnect().await;
         let (_, location) = forge::location("by-a-vault");
         let (claims, batches) = forge::log(peer, vec![vec![forge::op(&location, forge::reading())?]])?;
-        taken = Some(Talk::begin(peer).await?.deliver(&claims, batches).await?);
+        taken = Some(Talk::deliver(peer, &claims, batches).await?);
     }
     Ok(json!({ "taken": taken }))
 }
@@ -352,6 +352,6 @@ pub async fn flood(peer: &Arc<Peer>) -> Result<Value> {
         batches.push(ops);
     }
     let (claims, batches) = forge::log(peer, batches)?;
-    let went = Talk::begin(peer).await?.deliver(&claims, batches).await?;
+    let went = Talk::deliver(peer, &claims, batches).await?;
     Ok(json!({ "went": went, "said": 20_000 }))
 }

@@ -53,14 +53,15 @@ enum Which {
     Vault,
     Flood,
     Stranger,
+    HalfOpen,
 }
 
 const fn attack(name: &'static str, which: Which) -> Attack {
     Attack { name, which }
 }
 
-/// All of them: the twenty-four of the test plan, then those of other roles.
-pub const TABLE: [Attack; 28] = [
+/// All of them: the twenty-four of the test plan, then those of other roles and of strangers.
+pub const TABLE: [Attack; 29] = [
     attack("oversize", Which::Oversize),
     attack("slow", Which::Slow),
     attack("truncated", Which::Truncated),
@@ -89,6 +90,7 @@ pub const TABLE: [Attack; 28] = [
     attack("vault", Which::Vault),
     attack("flood", Which::Flood),
     attack("stranger", Which::Stranger),
+    attack("half-open", Which::HalfOpen),
 ];
 
 /// One round of an attack; gives what was seen.
@@ -122,5 +124,6 @@ pub async fn run(attack: &Attack, peer: &Arc<Peer>) -> Result<Value> {
         Which::WrongBytes => data::lie(peer, crate::data::Lie::Bytes).await,
         Which::Revoked => data::revoked(peer).await,
         Which::Stranger => stranger::knock(peer).await,
+        Which::HalfOpen => stranger::half_open(peer).await,
     }
 }

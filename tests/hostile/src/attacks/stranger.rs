@@ -4,14 +4,17 @@ use crate::{
     data,
     peer::{MESHSUB, Peer, SYNC},
 };
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use std::{
     io::{Read, Write},
+    net::SocketAddr,
     os::unix::net::UnixStream,
     path::Path,
     sync::Arc,
+    time::Duration,
 };
+use tokio::time::timeout;
 
 /// Knocks at the control plane and the data plane, and counts what comes back after the handshake.
 pub async fn knock(peer: &Arc<Peer>) -> Result<Value> {
@@ -48,7 +51,12 @@ async fn ask(peer: &Arc<Peer>) -> Result<Value> {
     })
     .await??;
     ensure!(bytes == [0xff, 0xff, 0xff, 0xff, 1, 0, 0, 0], "a stranger was told {bytes:?}");
-    let connection = data::quic(peer, None).await?;
+    // Of the sockets that it may be, one is the data plane's.
+    let mut connection = None;
+    for address in peer.task.data.iter().filter_map(|text| text.strip_prefix("udp://")?.parse().ok()) {
+        connection = connection.or(data::quic(peer, Some(address)).await.ok());
+    }
+    let connection = connection.context("no data plane on QUIC")?;
     let mut told = Vec::new();
     if let Ok((mut send, mut receive)) = connection.open_bi().await {
         let _ = send.write_all(&request).await;
@@ -57,4 +65,27 @@ async fn ask(peer: &Arc<Peer>) -> Result<Value> {
     }
     ensure!(told.is_empty(), "a stranger was told {told:?}");
     Ok(json!({ "tcp": bytes.len(), "quic": told.len() }))
+}
+
+/// First flights of QUIC whose answers nobody hears.
+pub async fn half_open(peer: &Arc<Peer>) -> Result<Value> {
+    let hole = tokio::net::UdpSocket::bind("127.0.0.1:0").await?;
+    let mut sent = 0;
+    for address in peer.task.data.iter().filter_map(|text| text.strip_prefix("udp://")?.parse::<SocketAddr>().ok()) {
+        for _ in 0..200 {
+            let connecting = tokio::spawn(knocking(peer.clone(), hole.local_addr()?));
+            let mut datagram = [0; 2000];
+            let received = timeout(Duration::from_secs(2), hole.recv(&mut datagram)).await;
+            if let Ok(Ok(len)) = received {
+                hole.send_to(&datagram[..len], address).await?;
+                sent += 1;
+            }
+            connecting.abort();
+        }
+    }
+    Ok(json!({ "half open": sent }))
+}
+
+async fn knocking(peer: Arc<Peer>, hole: SocketAddr) {
+    let _ = data::quic(&peer, Some(hole)).await;
 }

@@ -29,9 +29,9 @@ pub async fn oversize(peer: &Arc<Peer>) -> Result<Value> {
         let _ = talk.send_raw(&[0; 65_536]).await;
         talk.ended().await.context("a frame that is too long")?;
     }
-    // A frame as long as may be that is nothing.
+    // A frame as long as may be that is nothing, of a kind that there is.
     let mut talk = Talk::begin(peer).await?;
-    let _ = talk.send_bytes(&vec![0xa5; FRAME_BYTES_MAX]).await;
+    let _ = talk.send_bytes(&vec![4; FRAME_BYTES_MAX]).await;
     talk.ended().await.context("a frame of noise")?;
     let mut line = crate::gossip::Line::open(peer).await?;
     let _ = line.send_raw(&[0xff, 0xff, 0xff, 0xff, 0x7f]).await;

@@ -84,6 +84,7 @@ fn refuses_lies(scene: &Scene, attacker: &mut Running) {
     let target = scene.victim.folder("lies").join("phantom.bin");
     let finished = scene.victim.run(["get", &phantom, "-o", target.to_str().unwrap()]);
     assert_ne!(finished.code(), Some(0), "{finished:?}");
+    println!("{}", finished.stderr.trim());
     assert!(!target.exists(), "a lie has a name");
     let honest = scene.victim.folder("lies").join("paper.txt");
     let paper = json::text(&scene.friend.objects(["find", "paper"])[0], "content_id").to_owned();

@@ -195,8 +195,13 @@ impl Scene {
 
     /// Every UDP socket of the victim.
     pub fn udp_addresses(&self) -> Vec<SocketAddr> {
-        sockets(self.victim.process().id(), "udp", "07")
+        udp_sockets(&self.victim)
     }
+}
+
+/// Every UDP socket of a node.
+pub fn udp_sockets(node: &Node) -> Vec<SocketAddr> {
+    sockets(node.process().id(), "udp", "07")
 }
 
 /// Where a node's control plane listens.

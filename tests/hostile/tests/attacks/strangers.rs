@@ -1,9 +1,10 @@
 //! Who is no member: at every door, nothing is handled beyond the handshake.
 
-use crate::scene::{GROWTH_MAX, Memory, Scene, report, udp_port_of_invite};
-use larder_tests::{data, json};
+use crate::scene::{GROWTH_MAX, Memory, Scene, report};
+use larder_tests::{World, data, json};
 use serde_json::{Value, json};
 use std::{
+    collections::BTreeSet,
     io::{Read, Write},
     net::{SocketAddr, TcpStream, UdpSocket},
     os::unix::net::UnixStream,
@@ -58,17 +59,18 @@ fn noise_at_every_door_is_answered_by_nothing() {
 /// The pairing endpoint is there while an invite is open, and not before or after.
 #[test]
 fn the_pairing_door_stands_only_while_an_invite_is_open() {
-    let scene = Scene::new();
-    let before = udp_ports(&scene);
-    let invite = scene.victim.object(["invite"]);
-    let during = udp_ports(&scene);
+    let world = World::new();
+    let machine = world.machine("alone");
+    machine.found();
+    let ports = || crate::scene::udp_sockets(&machine).iter().map(SocketAddr::port).collect::<BTreeSet<u16>>();
+    let before = ports();
+    let (one, two) = (machine.object(["invite"]), machine.object(["invite"]));
+    let during = ports();
     assert_eq!(during.difference(&before).count(), 1, "{before:?} {during:?}");
-    scene.victim.ok(["invite", "--revoke", &udp_port_of_invite(&invite)]);
-    crate::scene::wait_for("the door is shut", || udp_ports(&scene) == before);
-}
-
-fn udp_ports(scene: &Scene) -> std::collections::BTreeSet<u16> {
-    scene.udp_addresses().iter().map(SocketAddr::port).collect()
+    machine.ok(["invite", "revoke", json::text(&one, "id")]);
+    assert_eq!(ports(), during, "the other one is still open");
+    machine.ok(["invite", "revoke", json::text(&two, "id")]);
+    crate::scene::wait_for("the door is shut", || ports() == before);
 }
 
 /// The control socket belongs to its user: others cannot even open it. Needs root, to become somebody else.
