@@ -102,12 +102,15 @@ impl Conduct {
         work(found, self.share)
     }
 
-    /// A peer did what no honest one does.
-    pub(super) fn fault(&self, device: &DeviceId, what: &dyn std::fmt::Display, now: Instant) {
+    /// A peer did what no honest one does; gives whether it is something else than the last time.
+    pub(super) fn fault(&self, device: &DeviceId, what: &dyn std::fmt::Display, now: Instant) -> bool {
+        let text: String = what.to_string().chars().take(TEXT_MAX).collect();
+        let mut is_new = false;
         let silent = self.with(device, now, |found, _| {
             found.faults += 1.0;
             found.total += 1;
-            found.last = what.to_string().chars().take(TEXT_MAX).collect();
+            is_new = found.last != text;
+            found.last = text;
             if found.faults < FAULTS_MAX || found.silent_until.is_some() {
                 return None;
             }
@@ -120,6 +123,7 @@ impl Conduct {
         if let Some(time) = silent {
             tracing::warn!(%device, seconds = time.as_secs(), "a peer is not listened to for a while: too many faults");
         }
+        is_new
     }
 
     /// Whether a peer is listened to.
@@ -137,6 +141,8 @@ impl Conduct {
             let fits = found.left.ops >= ops as f64 && found.left.bytes >= bytes as f64;
             if found.is_over || !fits {
                 found.refused = found.refused.saturating_add(ops as u64);
+                // A rest that is too small for this batch is no reason to take a later one.
+                found.left = Share { ops: 0.0, bytes: 0.0 };
                 let begins = !std::mem::replace(&mut found.is_over, true);
                 return (false, begins);
             }
@@ -190,13 +196,13 @@ mod tests {
         let (conduct, start) = (Conduct::new(SHARE), Instant::now());
         let at = |seconds| start + Duration::from_secs(seconds);
         for second in 0..300 {
-            conduct.fault(&DEVICE, &"slow trickle", at(second));
+            assert_eq!(conduct.fault(&DEVICE, &"slow trickle", at(second)), second == 0);
         }
         assert!(conduct.hears(&DEVICE, at(300)), "one a second is forgotten as fast as it comes");
-        (0..120).for_each(|_| conduct.fault(&DEVICE, &"burst", at(400)));
+        (0..120).for_each(|_| drop(conduct.fault(&DEVICE, &"burst", at(400))));
         assert!(!conduct.hears(&DEVICE, at(401)));
         assert!(conduct.hears(&DEVICE, at(461)));
-        (0..120).for_each(|_| conduct.fault(&DEVICE, &"burst", at(600)));
+        (0..120).for_each(|_| drop(conduct.fault(&DEVICE, &"burst", at(600))));
         assert!(!conduct.hears(&DEVICE, at(700)) && conduct.hears(&DEVICE, at(721)), "twice as long");
         let trouble = conduct.trouble(&DEVICE, at(721)).unwrap();
         assert_eq!((trouble.faults, &*trouble.last, trouble.is_silenced), (540, "burst", false));
@@ -214,8 +220,8 @@ mod tests {
         assert!(!conduct.takes(&DEVICE, 1, 10, at(1)), "what follows the refused one is refused too");
         assert_eq!(conduct.trouble(&DEVICE, at(1)).unwrap().refused, 501);
         assert!(conduct.takes(&DeviceId::new([2; 32]), 2000, 10, at(1)));
-        assert!(conduct.takes(&DEVICE, 400, 10, at(3600)), "an hour later it is heard again");
-        assert_eq!(conduct.trouble(&DEVICE, at(3600)), None);
+        assert!(conduct.takes(&DEVICE, 90, 10, at(3602)), "an hour later it is heard again");
+        assert_eq!(conduct.trouble(&DEVICE, at(3602)), None);
         assert!(!conduct.takes(&DEVICE, 1, 2_000_000, at(7200)), "bytes count as well");
     }
 }

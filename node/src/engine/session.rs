@@ -151,8 +151,10 @@ pub(super) fn hold(node: &Node, batches: Vec<SealedBatch>) -> Result<Applied, Re
     };
     let applied = node.catalog.hold_if(batches, now(), admit)?;
     for fork in &applied.forks {
-        tracing::warn!(device = %fork.author.device, seq = fork.seq, "a device signed two histories");
-        node.conduct.fault(&fork.author.device, &"it signed two histories", Instant::now());
+        // It comes again in every session: told once is enough.
+        if node.conduct.fault(&fork.author.device, &"it signed two histories", Instant::now()) {
+            tracing::warn!(device = %fork.author.device, seq = fork.seq, "a device signed two histories");
+        }
     }
     Ok(applied)
 }

@@ -42,7 +42,7 @@ const SEND_WINDOW_BYTES: u64 = 4 << 20;
 /// Bytes of requests that a connection may have under way; one stream carries one request.
 const REQUESTS_WINDOW_BYTES: u32 = 1 << 20;
 /// Pieces between the waiting and the blocking side.
-const PIECES_MAX: usize = 2;
+const PIECES_MAX: usize = 1;
 /// Connections of one member; a later one takes the place of the oldest, which may be of a life before.
 const MEMBER_CONNECTIONS_MAX: usize = 4;
 /// Most responses that are encoded at once; each has a thread and some MiB.

@@ -4,7 +4,7 @@ use crate::scene::{self, GROWTH_MAX, LIE_BYTES, Memory, Scene};
 use larder_tests::{Running, json};
 
 /// Attacks that a node can tell from honest mistakes of the network, and after which it names who did it.
-const NAMED: [&str; 9] = [
+const NAMED: [&str; 8] = [
     "oversize",
     "truncated",
     "replay",
@@ -13,11 +13,10 @@ const NAMED: [&str; 9] = [
     "ten-thousand-heads",
     "inflate-bomb",
     "false-grants",
-    "equivocation",
 ];
 
 /// The attacks that need nothing but a member.
-const ATTACKS: [&str; 22] = [
+const ATTACKS: [&str; 21] = [
     "oversize",
     "slow",
     "truncated",
@@ -27,7 +26,6 @@ const ATTACKS: [&str; 22] = [
     "graft-flood",
     "prune-flood",
     "ihave-flood",
-    "stream-flood",
     "gap-fragmented",
     "mid-frame-stall",
     "ten-thousand-heads",
@@ -38,8 +36,9 @@ const ATTACKS: [&str; 22] = [
     "wrong-bytes",
     "false-locations",
     "false-grants",
-    "equivocation",
     "junk-records",
+    // Whoever does that is not listened to for a while.
+    "stream-flood",
 ];
 
 #[test]
@@ -95,4 +94,22 @@ fn refuses_lies(scene: &Scene, attacker: &mut Running) {
 /// Whether a line of a log says something of a device that is not only that it came or went.
 fn is_complaint(line: &str, device: &str) -> bool {
     line.contains(device) && !line.contains("peer connected") && !line.contains("peer disconnected")
+}
+
+/// Two histories under one name: the node names who signed them, in its log and in `status`, and honest life goes on.
+#[test]
+fn who_signs_two_histories_is_named() {
+    let mut scene = Scene::new();
+    let memory = Memory::begin(&scene.victim);
+    let attacker = scene.attack("equivocation", true, serde_json::json!({}));
+    scene.goes_on();
+    scene::report("equivocation", attacker);
+    scene.goes_on();
+    let short = scene.mallory_id()[..10].to_owned();
+    let log = scene.log(&scene.victim);
+    assert!(log.lines().any(|line| line.contains("two histories") && line.contains(&short)), "{log}");
+    let status = scene.victim.object(["status"]);
+    let named = |peer: &&serde_json::Value| peer["trouble"]["last"].as_str().is_some_and(|last| last.contains("two"));
+    assert!(json::list(&status, "peers").iter().any(|peer| named(&peer)), "{status:#}");
+    assert!(memory.growth() <= GROWTH_MAX);
 }
