@@ -38,13 +38,13 @@ use tokio_util::sync::CancellationToken;
 /// Bytes in flight on one stream: enough for a gigabit over 100 ms.
 const STREAM_WINDOW_BYTES: u32 = 16 << 20;
 /// Bytes of answers that a connection may have under way.
-const SEND_WINDOW_BYTES: u64 = 4 << 20;
+const SEND_WINDOW_BYTES: u64 = 3 << 20;
 /// Bytes of requests that a connection may have under way; one stream carries one request.
 const REQUESTS_WINDOW_BYTES: u32 = 1 << 20;
 /// Pieces between the waiting and the blocking side.
 const PIECES_MAX: usize = 1;
 /// Connections of one member; a later one takes the place of the oldest, which may be of a life before.
-const MEMBER_CONNECTIONS_MAX: usize = 4;
+const MEMBER_CONNECTIONS_MAX: usize = 3;
 /// Most responses that are encoded at once; each has a thread and some MiB.
 const ANSWERS_MAX: usize = 64;
 /// Datagrams that are taken from a stream at a time.

@@ -11,7 +11,7 @@ use std::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Answers to one member that are encoded at once; later ones wait. A fetch has three exchanges with a source at once.
-const ANSWERS_MAX: usize = 10;
+const ANSWERS_MAX: usize = 8;
 /// Bytes of blobs that are held whole for one member; beyond that they are read twice instead.
 const WHOLE_BYTES_MAX: usize = 16 << 20;
 

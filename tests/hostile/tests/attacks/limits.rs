@@ -1,6 +1,6 @@
 //! Slow and idle connections, and members that say too much: what they may take up, and that all of it is given back.
 
-use crate::scene::{self, GROWTH_MAX, Memory, Scene, descriptors, long_minutes, report};
+use crate::scene::{self, GROWTH_MAX, Memory, Scene, descriptors, long_seconds, report};
 use larder_tests::{Settings, data, json};
 use serde_json::json;
 use std::{
@@ -25,7 +25,7 @@ fn p99(scene: &Scene) -> u128 {
 /// 200 idle connections at each door, of which a part drips bytes: members go on, and whoever says nothing is hung up on.
 #[test]
 fn slow_and_idle_connections_are_bounded_and_reaped() {
-    let count = if long_minutes() > 0 { 1000 } else { 200 };
+    let count = if long_seconds() > 0 { 1000 } else { 200 };
     let mut scene = Scene::new();
     scene.goes_on();
     let (before, memory, usual) = (descriptors(&scene.victim), Memory::begin(&scene.victim), p99(&scene));
@@ -75,7 +75,7 @@ fn a_flood_of_statements_ends_at_the_quota() {
     let attacker = scene.attack("flood", true, json!({}));
     scene.goes_on();
     let seen = report("flood", attacker);
-    assert!(seen["went"] == false || long_minutes() > 0, "the flood was taken: {seen}");
+    assert!(seen["went"] == false || long_seconds() > 0, "the flood was taken: {seen}");
     let status = scene.victim.object(["status"]);
     let mallory = json::list(&status, "peers").iter().find(|peer| peer["name"] == "mallory");
     let trouble = &mallory.expect("it is listed")["trouble"];

@@ -63,7 +63,7 @@ impl Scene {
             "device": id,
             "control": json::list(&status, "listen"),
             "content": self.large.trim_start_matches("blake3:"),
-            "seconds": long_minutes() * 60,
+            "seconds": long_seconds(),
         });
         if member {
             task["home"] = self.mallory.home().to_str().into();
@@ -78,7 +78,7 @@ impl Scene {
     pub fn attack(&self, name: &str, member: bool, more: Value) -> Running {
         let program = PathBuf::from(env!("CARGO_BIN_EXE_larder-hostile"));
         let task = self.task(member, more).to_string();
-        let deadline = Duration::from_secs(90 + long_minutes() * 90);
+        let deadline = Duration::from_secs(90 + long_seconds() * 3 / 2);
         let dir = self.world.folder("attacker");
         let mut running = Invocation::new(&program, &dir).args([name]).stdin(task).deadline(deadline).start();
         assert_eq!(running.next_object()["ready"], true);
@@ -129,8 +129,8 @@ impl Scene {
     }
 }
 
-/// Minutes that each attack goes on; 0 for one round.
-pub fn long_minutes() -> u64 {
+/// Seconds that each attack goes on; 0 for one round.
+pub fn long_seconds() -> u64 {
     std::env::var("LARDER_LONG").ok().and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
