@@ -442,9 +442,11 @@ async fn who_takes_nothing_keeps_only_itself_waiting() {
         fs::remove_file(other.path("partial-0")).unwrap();
     }
     // What waits is answered after all, once somebody takes it.
-    for (_, mut receive) in held {
-        assert!(ends(receive.read_to_end(16 << 20)).await.unwrap().len() > large.len());
-    }
+    let taken = held.into_iter().map(|(_connection, mut receive)| async move {
+        receive.read_to_end(16 << 20).await.map(|answer| answer.len())
+    });
+    let taken = ends(futures::future::join_all(taken)).await;
+    assert!(taken.iter().all(|len| len.as_ref().is_ok_and(|len| *len > large.len())), "{taken:?}");
 }
 
 /// Each connection could hold windows of its own, and a member had as many as all others together.
