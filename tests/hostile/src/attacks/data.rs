@@ -16,7 +16,7 @@ use larder_protocol::{
 };
 use serde_json::{Value, json};
 use std::{
-    io::Read,
+    io::{ErrorKind, Read},
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -101,7 +101,11 @@ pub async fn revoked(peer: &Arc<Peer>) -> Result<Value> {
     tokio::time::timeout(crate::peer::PATIENCE, connection.closed()).await.context("its QUIC connection stands")?;
     let (asker, again) = (peer.clone(), request.clone());
     tokio::task::spawn_blocking(move || {
-        ensure!(!matches!(kept.read(&mut [0]), Ok(1..)), "its TCP connection stands");
+        // It may be told why.
+        let mut last = Vec::new();
+        let closed = kept.read_to_end(&mut last);
+        let timed_out = matches!(&closed, Err(error) if error.kind() == ErrorKind::WouldBlock);
+        ensure!(!timed_out && [&[][..], &[0xff, 0xff, 0xff, 0xff, 1, 0, 0, 0]].contains(&&last[..]), "its TCP stands");
         // A new one is refused, at the latest when it asks.
         if let Ok(mut stream) = data::tcp(&asker)
             && let Ok(head) = data::ask_tcp(&mut stream, &again)
