@@ -12,7 +12,7 @@ use super::{
 };
 use larder_protocol::{
     bounded::Bytes,
-    id::{LocationId, WantId},
+    id::{DeviceId, LocationId, WantId},
     log::{Author, SealedBatch, batch_hash},
     planted::{Plant, is_planted},
     record::Record,
@@ -120,6 +120,8 @@ pub struct Applied {
     pub forks: Vec<Fork>,
     /// A new incarnation of this device, because the batches show that its log went on elsewhere.
     pub begun: Option<Appended>,
+    /// Devices of which something was left out, see [`Catalog::hold_if`].
+    pub refused: BTreeSet<DeviceId>,
 }
 
 impl Applied {
@@ -418,9 +420,32 @@ impl Catalog {
     /// [`ReceiveError`]; nothing was taken then, unless a fork came before. [`ReceiveError::Gap`] when operations before them are missing: pull them
     /// in a session.
     pub fn hold(&self, batches: Vec<SealedBatch>, now: Timestamp) -> Result<Applied, ReceiveError> {
-        let received = self.check(batches)?;
+        self.hold_if(batches, now, |_, _, _| true)
+    }
+
+    /// As [`hold`](Self::hold), but leaves out sound batches that are not admitted: asked are author, operations and bytes.
+    /// Who refuses one batch of an author must refuse those after it, or they are a [`ReceiveError::Gap`].
+    ///
+    /// # Errors
+    /// As [`hold`](Self::hold).
+    pub fn hold_if(
+        &self,
+        batches: Vec<SealedBatch>,
+        now: Timestamp,
+        mut admit: impl FnMut(&Author, usize, usize) -> bool,
+    ) -> Result<Applied, ReceiveError> {
+        let mut refused = BTreeSet::new();
+        let mut received = self.check(batches)?;
+        received.retain(|item| {
+            let admitted = admit(&item.batch.author, item.batch.ops.len(), item.sealed.sealed.len());
+            if !admitted {
+                refused.insert(item.batch.author.device);
+            }
+            admitted
+        });
         let accounted = is_planted(Plant::GossipAdvancesVector);
-        self.ask(|reply| Request::Receive { received, accounted, now, reply })?
+        let applied: Applied = self.ask(|reply| Request::Receive { received, accounted, now, reply })??;
+        Ok(Applied { refused, ..applied })
     }
 
     /// Accounts for held operations below the given counts, as far as they are here: at the end of a session.

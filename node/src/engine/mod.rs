@@ -1,6 +1,7 @@
 //! The loop that ties the parts together: events of the network and commits of the catalog in, sessions, news and work out.
 
 mod aliases;
+mod conduct;
 mod enforce;
 mod holdings;
 mod members;
@@ -10,6 +11,7 @@ mod places;
 mod session;
 mod wants;
 
+pub(crate) use conduct::{Conduct, Share};
 pub(crate) use enforce::enforce;
 pub(crate) use holdings::{Holdings, object_path};
 pub(crate) use members::{Members, Removal};
@@ -188,7 +190,7 @@ impl Engine {
     }
 
     fn start_session(&mut self, device: DeviceId) {
-        if self.sessions.begin(device) {
+        if self.node.conduct.hears(&device, Instant::now()) && self.sessions.begin(device) {
             let (node, ended) = (self.node.clone(), self.ended.clone());
             self.node.tasks.spawn(async move {
                 let well = session::initiate(&node, device).await;
@@ -230,7 +232,9 @@ impl Engine {
             }
             Event::Inbound { device, stream } => {
                 let (node, ended) = (self.node.clone(), self.ended.clone());
-                if self.node.members.role(&device).is_some() && self.sessions.admit(device) {
+                // Who is not listened to is refused before a byte is read.
+                let heard = self.node.conduct.hears(&device, Instant::now());
+                if heard && self.node.members.role(&device).is_some() && self.sessions.admit(device) {
                     self.node.tasks.spawn(async move {
                         let well = session::answer(&node, device, stream).await;
                         let _ = ended.send((device, well)).await;
@@ -248,11 +252,18 @@ impl Engine {
     }
 
     async fn gossip(&mut self, from: DeviceId, bytes: &[u8]) -> Verdict {
+        if !self.node.conduct.hears(&from, Instant::now()) {
+            return Verdict::Ignore;
+        }
         let news = match Gossip::read(bytes) {
             Ok(Some(news)) => news,
             // From a newer version: forwarded untouched.
             Ok(None) => return Verdict::Accept,
-            Err(_) => return Verdict::Reject,
+            Err(error) => {
+                tracing::info!(device = %from, %error, "gossip: no news");
+                self.node.conduct.fault(&from, &error, Instant::now());
+                return Verdict::Reject;
+            }
         };
         let (Gossip::Batch { author, next_seq, .. } | Gossip::Head { author, next_seq, .. }) = &news;
         let (author, next_seq) = (*author, *next_seq);
@@ -281,8 +292,8 @@ impl Engine {
             }
             Decision::Hold => {
                 let Gossip::Batch { batch, .. } = news else { return Verdict::Ignore };
-                let catalog = self.node.catalog.clone();
-                match tokio::task::spawn_blocking(move || catalog.hold(vec![batch], now())).await {
+                let node = self.node.clone();
+                match tokio::task::spawn_blocking(move || session::hold(&node, vec![batch])).await {
                     // It belongs to another history, or shows that this device was restored.
                     Ok(Ok(applied)) if applied.unplaced > 0 || applied.begun.is_some() => {
                         self.start_session(from);
@@ -294,7 +305,8 @@ impl Engine {
                         Verdict::Accept
                     }
                     Ok(Err(ReceiveError::Batch(error))) => {
-                        tracing::warn!(%from, %error, "gossip: unsound batch");
+                        tracing::warn!(device = %from, %error, "gossip: unsound batch");
+                        self.node.conduct.fault(&from, &error, Instant::now());
                         Verdict::Reject
                     }
                     Ok(Err(error)) => {

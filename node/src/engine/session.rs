@@ -1,13 +1,14 @@
 //! Running a session of anti-entropy over a stream.
 
 use crate::{
-    catalog::{CatalogError, ReceiveError, Summary},
+    catalog::{Applied, CatalogError, ReceiveError, Summary},
     network::{FrameError, FramedStream},
     node::{Node, log_keys, now},
 };
 use larder_protocol::{
     codec,
     id::DeviceId,
+    log::{Author, SealedBatch},
     sync::{Effect, Frame, Input, Local, Session},
     time::Now,
 };
@@ -86,6 +87,9 @@ pub(super) async fn answer(node: &Arc<Node>, device: DeviceId, stream: FramedStr
             Ok(()) => true,
             Err(error) => {
                 tracing::info!(%device, %error, "session broke off");
+                if error.is_fault() {
+                    node.conduct.fault(&device, &error, Instant::now());
+                }
                 false
             }
         },
@@ -115,8 +119,43 @@ enum SessionError {
     Removed,
     #[error("the roles have changed meanwhile")]
     Roles,
+    #[error("the peer may not read the catalog, and yet speaks of it")]
+    Vault,
+    #[error("the peer has said more than its daily quota")]
+    Quota,
     #[error(transparent)]
     Task(#[from] tokio::task::JoinError),
+}
+
+impl SessionError {
+    /// Whether no honest device in a sound network does that.
+    fn is_fault(&self) -> bool {
+        matches!(
+            self,
+            Self::Frame(FrameError::TooLong { .. })
+                | Self::Decode(_)
+                | Self::Receive(ReceiveError::Batch(_) | ReceiveError::Gap { .. })
+                | Self::Violation(_)
+                | Self::Vault
+                | Self::Quota
+        )
+    }
+}
+
+/// Holds batches, except those of devices that have said more than their share. Blocks.
+pub(super) fn hold(node: &Node, batches: Vec<SealedBatch>) -> Result<Applied, ReceiveError> {
+    let own = node.device();
+    let admit = |author: &Author, ops, bytes| {
+        author.device == own || node.conduct.takes(&author.device, ops, bytes, Instant::now())
+    };
+    let applied = node.catalog.hold_if(batches, now(), admit)?;
+    for fork in &applied.forks {
+        // It comes again in every session: told once is enough.
+        if node.conduct.fault(&fork.author.device, &"it signed two histories", Instant::now()) {
+            tracing::warn!(device = %fork.author.device, seq = fork.seq, "a device signed two histories");
+        }
+    }
+    Ok(applied)
 }
 
 fn clock(start: Instant) -> Now {
@@ -216,11 +255,16 @@ async fn run(node: &Arc<Node>, device: DeviceId, stream: FramedStream) -> Result
                     };
                     Input::Located(blocking(locate).await?)
                 }
+                Effect::Commit(_) if !shares_catalog => return Err(SessionError::Vault),
                 Effect::Commit(batches) => {
-                    let catalog = node.catalog.clone();
-                    let applied = blocking(move || catalog.hold(batches, now())).await?;
+                    let holder = node.clone();
+                    let applied = blocking(move || hold(&holder, batches)).await?;
                     if applied.begun.is_some() {
                         own = None;
+                    }
+                    // Who brings what others said is not to blame for it.
+                    if applied.refused.contains(&device) {
+                        return Err(SessionError::Quota);
                     }
                     Input::Committed
                 }

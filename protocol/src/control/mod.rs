@@ -11,7 +11,8 @@ pub use error::{ControlError, ErrorKind};
 pub use reply::{
     AuditLine, CopyView, DeviceView, DigestView, DisputedView, EnsureView, Evidence, FoundView, GotView, HeldView,
     IndexView, InviteView, JoinView, LocationSummary, LocationView, LogCheckView, PathKind, PeerView, Progress,
-    ReadableView, RebuildView, RevokeOutcome, RevokedView, SourceKind, SourceView, StatusView, StreamItem, WhereView,
+    ReadableView, RebuildView, RevokeOutcome, RevokedView, SourceKind, SourceView, StatusView, StreamItem, TroubleView,
+    WhereView,
 };
 pub use request::{
     AddLocation, CatQuery, CompareWords, EnsureRequest, FindQuery, GetRequest, IndexRequest, InviteRequest, LogQuery,
