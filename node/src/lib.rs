@@ -4,6 +4,7 @@
 //! its search remain, for the simulator.
 
 pub mod catalog;
+mod reopen;
 pub mod search;
 
 #[cfg(feature = "network")]

@@ -2,23 +2,23 @@
 
 use super::{
     AppendError, CatalogError, Identity, LocalWrite, LogFiles, LogFolder, LogKeys, Permits, ReceiveError, Snapshot,
-    authors::Authors,
-    commit::{Core, LocalLog, Received, Shared},
+    commit::{Core, Received, Shared},
     migrations,
     rows::{self, Reader},
     segments::Segments,
-    tables::{AUTHORS, META},
+    tables::META,
     writer::{self, REQUESTS_MAX, Request, Subscriber},
 };
+use crate::reopen::Reopenable;
 use larder_protocol::{
     bounded::Bytes,
     id::{LocationId, WantId},
     log::{Author, SealedBatch, batch_hash},
     planted::{Plant, is_planted},
     record::Record,
-    time::{Hlc, HlcClock, Timestamp},
+    time::Timestamp,
 };
-use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend};
+use redb::{Database, ReadableTable, StorageBackend, backends::FileBackend};
 use std::{
     collections::{BTreeMap, BTreeSet},
     hash::{BuildHasher, RandomState},
@@ -205,12 +205,9 @@ impl Catalog {
         std::fs::create_dir_all(dir).map_err(failed)?;
         let files: Arc<dyn LogFiles> = Arc::new(LogFolder::open(dir.join(LOG_FOLDER)).map_err(failed)?);
         let open = || {
-            Self::start(
-                Database::builder().set_cache_size(options.cache_bytes).create(&path)?,
-                Arc::clone(&files),
-                identity.clone(),
-                &options,
-            )
+            let file = private_file(&path).map_err(|error| Segments::error(FILE, error))?;
+            let db = Reopenable::open(Arc::new(FileBackend::new(file)?), Some(path.clone()), options.cache_bytes)?;
+            Self::start(db, Arc::clone(&files), identity.clone(), &options)
         };
         // redb meets some damaged pages with a panic.
         let opened = std::panic::catch_unwind(std::panic::AssertUnwindSafe(open));
@@ -236,7 +233,7 @@ impl Catalog {
         identity: Identity,
         options: Options,
     ) -> Result<(Self, OpenReport), CatalogError> {
-        let db = Database::builder().set_cache_size(options.cache_bytes).create_with_backend(Backend(backend))?;
+        let db = Reopenable::open(Arc::from(backend), None, options.cache_bytes)?;
         Self::start(db, files, identity, &options)
     }
 
@@ -269,23 +266,21 @@ impl Catalog {
     }
 
     fn start(
-        db: Database,
+        db: Reopenable,
         files: Arc<dyn LogFiles>,
         identity: Identity,
         options: &Options,
     ) -> Result<(Self, OpenReport), CatalogError> {
         let mut report = OpenReport::default();
-        let mut own = Author { device: identity.device(), incarnation: 0 };
-        let mut clock = HlcClock::default();
-        let (mut own_shared, mut local_log) = (0, LocalLog::default());
         let mut shared = Shared {
             db,
             segments: Segments(files),
             identity: RwLock::new(Arc::new(identity)),
             permits: RwLock::new(Arc::clone(&options.permits)),
             instance: 0,
+            trouble: RwLock::default(),
         };
-        let schema_known = {
+        {
             let txn = shared.begin_write()?;
             report.migrated = migrations::run(&txn)?;
             let instance = {
@@ -307,35 +302,19 @@ impl Catalog {
                 }
             };
             shared.instance = instance;
-            if report.migrated.is_empty() {
-                txn.abort()?
-            } else {
-                txn.commit()?
-            }
-            report.migrated.is_empty()
-        };
-        let txn = shared.db.begin_read()?;
-        if schema_known && let Some(row) = txn.open_table(META)?.get("own")? {
-            let mut from = Reader::new(rows::open(META, &"own", row.value())?, "meta-1");
-            own.incarnation = from.small()?;
-            clock = HlcClock::new(Hlc(from.number()?));
-            own_shared = from.number()?;
-            local_log = LocalLog { count: from.number()?, offset: from.number()? };
+            if report.migrated.is_empty() { txn.abort()? } else { txn.commit()? }
         }
-        let authors = Authors::load(&txn.open_table(AUTHORS)?)?;
-        drop(txn);
-        let shared = Arc::new(shared);
-        let mut core =
-            Core { shared: Arc::clone(&shared), authors, own, clock, own_shared, local_log, read_only: false };
+        let mut core = Core::load(Arc::new(shared))?;
+        let shared = Arc::clone(&core.shared);
         core.reconcile(options.now, &mut report)?;
         core.set_permits(Arc::clone(&options.permits), options.now)?;
 
         let (requests, receiver) = sync_channel(REQUESTS_MAX);
         let subscribers: Arc<Mutex<Vec<Subscriber>>> = Arc::default();
-        let told = Arc::clone(&subscribers);
+        let (told, now) = (Arc::clone(&subscribers), options.now);
         let thread = thread::Builder::new()
             .name("catalog-writer".to_owned())
-            .spawn(move || writer::run(core, receiver, told))
+            .spawn(move || writer::run(core, receiver, told, now))
             .map_err(|error| Segments::error("writer thread", error))?;
         let writer = Arc::new(Writer { requests: Some(requests), thread: Some(thread) });
         Ok((Self { shared, subscribers, writer }, report))
@@ -474,6 +453,12 @@ impl Catalog {
         Snapshot::new(Arc::clone(&self.shared))
     }
 
+    /// Why nothing can be written now; `None` when all is well. What was durable can be read meanwhile, and writing is tried
+    /// again by itself.
+    pub fn trouble(&self) -> Option<Arc<CatalogError>> {
+        self.shared.trouble.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Calls `told` after every commit, on the writer's thread: it must be quick, and must not write.
     pub fn subscribe(&self, told: impl Fn(&Commit) + Send + 'static) {
         self.subscribers.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(told));
@@ -491,32 +476,10 @@ fn move_aside(path: &Path) -> std::io::Result<PathBuf> {
     Err(std::io::ErrorKind::AlreadyExists.into())
 }
 
-/// redb wants a concrete type.
-#[derive(Debug)]
-struct Backend(Box<dyn StorageBackend>);
-
-impl StorageBackend for Backend {
-    fn len(&self) -> std::io::Result<u64> {
-        self.0.len()
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
-        self.0.read(offset, out)
-    }
-
-    fn set_len(&self, len: u64) -> std::io::Result<()> {
-        self.0.set_len(len)
-    }
-
-    fn sync_data(&self) -> std::io::Result<()> {
-        self.0.sync_data()
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> std::io::Result<()> {
-        self.0.write(offset, data)
-    }
-
-    fn close(&self) -> std::io::Result<()> {
-        self.0.close()
-    }
+/// Opens the database's file, and makes it. Nobody else reads it.
+fn private_file(path: &Path) -> std::io::Result<std::fs::File> {
+    let mut options = std::fs::OpenOptions::new();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.read(true).write(true).create(true).truncate(false).open(path)
 }

@@ -19,6 +19,7 @@ mod commit;
 mod digest;
 mod error;
 mod handle;
+mod healing;
 mod identity;
 mod local;
 mod migrations;

@@ -17,7 +17,7 @@ use larder_protocol::{
     record::Record,
     time::Timestamp,
 };
-use redb::{ReadableDatabase, ReadableTable, ReadableTableMetadata, WriteTransaction};
+use redb::{ReadableTable, ReadableTableMetadata, WriteTransaction};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -236,9 +236,7 @@ impl Core {
 
     /// Takes new roles: merges everything anew if any verdict about a stored operation changed.
     pub(super) fn set_permits(&mut self, permits: Arc<dyn Permits>, now: Timestamp) -> Result<bool, CatalogError> {
-        if self.read_only {
-            return Err(CatalogError::ReadOnly);
-        }
+        self.writable()?;
         let version = permits.version();
         let known = {
             let txn = self.shared.db.begin_read()?;
@@ -328,9 +326,7 @@ impl Core {
         count: u64,
         now: Timestamp,
     ) -> Result<Option<(Appended, Vec<OwnBatch>)>, CatalogError> {
-        if self.read_only {
-            return Err(CatalogError::ReadOnly);
-        }
+        self.writable()?;
         let stored = |author: &Author| self.authors.find(author).map_or(0, |number| self.authors.row(number).stored);
         if known.device != self.own.device
             || known.incarnation < self.own.incarnation

@@ -5,6 +5,7 @@
 use super::{
     AppendError, Appended, Applied, CatalogError, Commit, LocalWrite, Permits, ReceiveError,
     commit::{Body, Core, Received, Stage},
+    healing::Healing,
 };
 use larder_protocol::{
     log::Author,
@@ -15,7 +16,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, PoisonError,
-        mpsc::{Receiver, SyncSender},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender},
     },
 };
 
@@ -38,6 +39,20 @@ pub(super) enum Request {
     Shared { author: Author, count: u64 },
 }
 
+impl Request {
+    /// What time it is, if the request says so.
+    fn now(&self) -> Option<Timestamp> {
+        match self {
+            Self::Append { now, .. }
+            | Self::Receive { now, .. }
+            | Self::Release { now, .. }
+            | Self::Permits { now, .. }
+            | Self::Incarnation { now, .. } => Some(*now),
+            Self::Account { .. } | Self::Shared { .. } => None,
+        }
+    }
+}
+
 /// What a request is told once its commit is durable, or has failed.
 type Answer = Box<dyn FnOnce(Option<CatalogError>)>;
 
@@ -51,12 +66,36 @@ fn answer<T: 'static, E: From<CatalogError> + 'static>(reply: Reply<Result<T, E>
     })
 }
 
-pub(super) fn run(mut core: Core, requests: Receiver<Request>, subscribers: Arc<Mutex<Vec<Subscriber>>>) {
-    let mut next = requests.recv().ok();
+/// The next request; a catalog that cannot be written is tried again while there is none.
+fn receive(requests: &Receiver<Request>, core: &mut Core, healing: &mut Healing) -> Option<Request> {
+    loop {
+        match healing.wait(core) {
+            None => return requests.recv().ok(),
+            Some(wait) => match requests.recv_timeout(wait) {
+                Ok(request) => return Some(request),
+                Err(RecvTimeoutError::Timeout) => healing.attempt(core, false),
+                Err(RecvTimeoutError::Disconnected) => return None,
+            },
+        }
+    }
+}
+
+pub(super) fn run(
+    mut core: Core,
+    requests: Receiver<Request>,
+    subscribers: Arc<Mutex<Vec<Subscriber>>>,
+    now: Timestamp,
+) {
+    let mut healing = Healing::new(now);
+    let mut next = receive(&requests, &mut core, &mut healing);
     while let Some(request) = next.take() {
+        if let Some(now) = request.now() {
+            healing.at(now);
+        }
+        healing.attempt(&mut core, true);
         match request {
             Request::Permits { permits, now, reply } => {
-                let result = core.set_permits(permits, now);
+                let result = core.set_permits(permits, now).inspect_err(|error| healing.failed(&core, error));
                 let changed = result.as_ref().is_ok_and(|changed| *changed);
                 if changed {
                     tell(&subscribers, &Commit::default());
@@ -65,6 +104,9 @@ pub(super) fn run(mut core: Core, requests: Receiver<Request>, subscribers: Arc<
             }
             Request::Incarnation { known, count, now, reply } => {
                 let started = core.start_incarnation(&known, count, now);
+                if let Err(error) = &started {
+                    healing.failed(&core, error);
+                }
                 let (answer, own) = match started {
                     Ok(Some((appended, own))) => (Ok(Some(appended)), own),
                     Ok(None) => (Ok(None), Vec::new()),
@@ -99,7 +141,8 @@ pub(super) fn run(mut core: Core, requests: Receiver<Request>, subscribers: Arc<
                 }
                 let result = core.commit(stage);
                 if let Err(error) = &result {
-                    tracing::error!(%error, "catalog commit failed");
+                    tracing::warn!(%error, "catalog commit failed");
+                    healing.failed(&core, error);
                 }
                 let failed = result.as_ref().err().cloned();
                 // Subscribers first, so that whoever gets an answer knows that they have heard.
@@ -112,7 +155,7 @@ pub(super) fn run(mut core: Core, requests: Receiver<Request>, subscribers: Arc<
             }
         }
         if next.is_none() {
-            next = requests.recv().ok();
+            next = receive(&requests, &mut core, &mut healing);
         }
     }
 }
