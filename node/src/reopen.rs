@@ -6,7 +6,8 @@
 //! then on: its pages may be used again.
 
 use redb::{
-    Database, ReadTransaction, ReadableDatabase, StorageBackend, StorageError, TransactionError, WriteTransaction,
+    BackendError, Database, ReadTransaction, ReadableDatabase, StorageBackend, StorageError, TransactionError,
+    WriteTransaction,
 };
 use std::{
     collections::BTreeMap,

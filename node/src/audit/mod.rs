@@ -34,6 +34,8 @@ pub struct Audit {
 #[derive(Debug)]
 struct Tail {
     file: File,
+    /// Bytes of whole lines. A failed append may have left more.
+    len: u64,
     next_seq: u64,
     previous: [u8; 32],
 }
@@ -59,7 +61,7 @@ impl Audit {
             line.clear();
         }
         file.set_len(whole)?;
-        Ok(Self { path, tail: Mutex::new(Tail { file, next_seq, previous }) })
+        Ok(Self { path, tail: Mutex::new(Tail { file, len: whole, next_seq, previous }) })
     }
 
     /// Appends a line and makes it durable.
@@ -95,11 +97,15 @@ impl Audit {
         if bytes.is_empty() {
             return Ok(());
         }
-        let before = tail.file.metadata()?.len();
+        // What a failed append could not take back must not stand between two lines.
+        if tail.file.metadata()?.len() != tail.len {
+            tail.file.set_len(tail.len)?;
+        }
         if let Err(error) = tail.file.write_all(&bytes).and_then(|()| tail.file.sync_data()) {
-            tail.file.set_len(before)?;
+            tail.file.set_len(tail.len)?;
             return Err(error);
         }
+        tail.len += bytes.len() as u64;
         (tail.previous, tail.next_seq) = (previous, next_seq);
         Ok(())
     }
