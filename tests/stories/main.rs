@@ -23,3 +23,4 @@ mod sealed;
 mod secrets;
 mod sha256;
 mod small_files;
+mod trouble;
