@@ -123,7 +123,7 @@ impl Belongings {
         let keys = DeviceKeys::load(&home.keys())
             .map_err(|error| errors::keys(&error))?
             .ok_or_else(|| errors::not_initialised(home))?;
-        let store = MembershipStore::new(&home.keys());
+        let store = MembershipStore::new(&home.keys(), keys.device());
         let log = store.load().map_err(|error| errors::keys(&error))?.ok_or_else(|| errors::not_initialised(home))?;
         let members = Arc::new(Members::new(store, log, keys.clone())?);
         let log_keys = log_keys(members.ring().as_deref());
@@ -162,7 +162,7 @@ impl Node {
         let (commits, _) = broadcast::channel(COMMITS_MAX);
         let told = commits.clone();
         catalog.subscribe(move |commit| drop(told.send(commit.clone())));
-        let audit = Audit::open(&home.audit()).map_err(|error| errors::io(home.audit(), &error))?;
+        let audit = Audit::open(&home.audit(), &keys.device()).map_err(|error| errors::io(home.audit(), &error))?;
         let places = Arc::new(Places::load(catalog.clone(), keys.device()).map_err(errors::catalog)?);
         let staging = home.cache().join("staging");
         std::fs::create_dir_all(&staging).map_err(|error| errors::io(&staging, &error))?;

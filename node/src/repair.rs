@@ -4,6 +4,7 @@ use crate::{
     audit::{Audit, Event},
     catalog::Catalog,
     config::Home,
+    keys::DeviceKeys,
     node::{Belongings, now},
     operations::errors,
     run::lock,
@@ -19,7 +20,7 @@ use larder_protocol::control::{ControlError, ErrorKind, LogCheckView, RebuildVie
 /// [`ErrorKind::NodeRunning`] when the node runs, [`ControlError`] when the home cannot be used.
 pub fn rebuild_catalog(home: &Home) -> Result<RebuildView, ControlError> {
     let _lock = lock(home)?;
-    let Belongings { members, identity, settings, .. } = Belongings::load(home)?;
+    let Belongings { keys, members, identity, settings } = Belongings::load(home)?;
     let options = crate::node::catalog_options(&settings, &members);
     let (catalog, report) = Catalog::rebuild(home.catalog(), identity, options).map_err(errors::catalog)?;
     let snapshot = catalog.read().map_err(errors::catalog)?;
@@ -32,7 +33,7 @@ pub fn rebuild_catalog(home: &Home) -> Result<RebuildView, ControlError> {
         aside: report.moved_aside.map(|path| path.display().to_string()),
         damaged: report.damaged_logs.iter().map(|author| author.device.to_string()).collect(),
     };
-    let audit = Audit::open(&home.audit()).map_err(|error| errors::io(home.audit(), &error))?;
+    let audit = Audit::open(&home.audit(), &keys.device()).map_err(|error| errors::io(home.audit(), &error))?;
     let event = Event::ok("catalog-rebuild", "the catalog").fact("batches", view.batches).fact("digest", &view.digest);
     audit.append(now(), event).map_err(|error| errors::io(home.audit(), &error))?;
     Ok(view)
@@ -43,7 +44,9 @@ pub fn rebuild_catalog(home: &Home) -> Result<RebuildView, ControlError> {
 /// # Errors
 /// [`ErrorKind::AuditBroken`] with the first line that does not fit.
 pub fn check_audit(home: &Home) -> Result<LogCheckView, ControlError> {
-    match Audit::check(&home.audit()).map_err(|error| errors::io(home.audit(), &error))? {
+    let keys = DeviceKeys::load(&home.keys()).map_err(|error| errors::keys(&error))?;
+    let device = keys.ok_or_else(|| errors::not_initialised(home))?.device();
+    match Audit::check(&home.audit(), &device).map_err(|error| errors::io(home.audit(), &error))? {
         Ok((lines, head)) => Ok(LogCheckView { lines, head: larder_protocol::id::to_hex(&head) }),
         Err(line) => Err(ControlError::new(ErrorKind::AuditBroken, "the audit log")
             .detail(format!("line {} does not continue the one before it", line + 1))),

@@ -4,6 +4,7 @@
 
 mod absence;
 mod audit;
+mod bitrot;
 mod cli;
 mod damage;
 mod demo;

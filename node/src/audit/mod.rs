@@ -3,11 +3,15 @@
 //! A line is JSON and names the hash of the line before, so that a line that was changed or taken out shows. A last line
 //! that a crash cut off is dropped at the next start.
 
-use larder_protocol::{control::AuditLine, id::to_hex, time::Timestamp};
+use larder_protocol::{
+    control::AuditLine,
+    id::{DeviceId, to_hex},
+    time::Timestamp,
+};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, BufRead, BufReader, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
@@ -45,11 +49,11 @@ impl Audit {
     ///
     /// # Errors
     /// When the file cannot be read or written.
-    pub fn open(dir: &Path) -> io::Result<Self> {
+    pub fn open(dir: &Path, device: &DeviceId) -> io::Result<Self> {
         let path = dir.join("audit.jsonl");
         let file = OpenOptions::new().create(true).append(true).read(true).mode(0o600).open(&path)?;
         let mut reader = BufReader::new(&file);
-        let (mut next_seq, mut previous, mut whole) = (0, [0; 32], 0u64);
+        let (mut next_seq, mut previous, mut whole) = (0, first_link(device), 0u64);
         let mut line = Vec::new();
         while reader.read_until(b'\n', &mut line)? > 0 {
             if line.last() != Some(&b'\n') {
@@ -59,6 +63,11 @@ impl Audit {
             next_seq += 1;
             previous = line_hash(&line);
             line.clear();
+        }
+        drop(reader);
+        // A crash leaves the beginning of a line. Anything else was a line once: it is kept for a person to look at.
+        if !line.is_empty() && !looks_torn(&line) {
+            fs::write(path.with_extension("jsonl.damaged"), &line)?;
         }
         file.set_len(whole)?;
         Ok(Self { path, tail: Mutex::new(Tail { file, len: whole, next_seq, previous }) })
@@ -115,9 +124,9 @@ impl Audit {
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn check(dir: &Path) -> io::Result<Result<(u64, [u8; 32]), u64>> {
+    pub fn check(dir: &Path, device: &DeviceId) -> io::Result<Result<(u64, [u8; 32]), u64>> {
         let mut reader = BufReader::new(File::open(dir.join("audit.jsonl"))?);
-        let (mut lines, mut previous, mut line) = (0, [0; 32], Vec::new());
+        let (mut lines, mut previous, mut line) = (0, first_link(device), Vec::new());
         while reader.read_until(b'\n', &mut line)? > 0 {
             // A line that a crash cut off was never told; the next start drops it.
             if line.last() != Some(&b'\n') {
@@ -147,6 +156,17 @@ impl Audit {
         }
         Ok(lines)
     }
+}
+
+/// What the first line names as the line before: so that another device's log does not pass for this one's.
+fn first_link(device: &DeviceId) -> [u8; 32] {
+    line_hash(device.as_bytes())
+}
+
+/// Whether bytes without an end are what a crash leaves of a line: its beginning, or zeroes where the length grew first.
+fn looks_torn(line: &[u8]) -> bool {
+    let text = line.iter().position(|byte| *byte == 0).map_or(line, |end| &line[..end]);
+    line[text.len()..].iter().all(|byte| *byte == 0) && (text.is_empty() || text.starts_with(b"{\"previous\":"))
 }
 
 fn line_hash(bytes: &[u8]) -> [u8; 32] {
@@ -199,12 +219,12 @@ mod tests {
     #[test]
     fn appends_survive_a_restart_and_a_torn_last_line_is_dropped() {
         let dir = tempfile::tempdir().unwrap();
-        let audit = Audit::open(dir.path()).unwrap();
+        let audit = Audit::open(dir.path(), &DeviceId::new([7; 32])).unwrap();
         audit.append(Timestamp::from_millis(1_000), Event::ok("get", "a\nb").fact("bytes", 7)).unwrap();
         drop(audit);
         let path = dir.path().join("audit.jsonl");
         OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"seq\":1,\"ti").unwrap();
-        let audit = Audit::open(dir.path()).unwrap();
+        let audit = Audit::open(dir.path(), &DeviceId::new([7; 32])).unwrap();
         audit.append(Timestamp::from_millis(2_000), Event::refused("admit", "x")).unwrap();
         let lines = audit.lines().unwrap();
         assert_eq!(lines.iter().map(|line| line.seq).collect::<Vec<_>>(), [0, 1]);

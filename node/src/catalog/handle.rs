@@ -285,6 +285,20 @@ impl Catalog {
             report.migrated = migrations::run(&txn)?;
             let instance = {
                 let mut meta = txn.open_table(META)?;
+                let owner = {
+                    let identity = shared.identity();
+                    [identity.group.as_bytes().as_slice(), identity.device().as_bytes().as_slice()].concat()
+                };
+                let known = match meta.get("owner")? {
+                    Some(row) => Some(rows::open(META, &"owner", row.value())?.to_vec()),
+                    None => None,
+                };
+                match known {
+                    // Another device's database knows other places and another own log: this one's log segments know better.
+                    Some(known) if known != owner => return Err(CatalogError::damaged("meta-1")),
+                    Some(_) => {}
+                    None => drop(meta.insert("owner", rows::close(META, &"owner", &owner).as_slice())?),
+                }
                 let known = match meta.get("instance")? {
                     Some(row) => Some(u64::from_le_bytes(
                         Reader::new(rows::open(META, &"instance", row.value())?, "meta-1").array()?,

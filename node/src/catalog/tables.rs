@@ -7,7 +7,7 @@ use redb::TableDefinition;
 
 type Rows<K> = TableDefinition<'static, K, &'static [u8]>;
 
-/// Name → counters, digest, instance, own incarnation.
+/// Name → counters, digest, instance, owner (group and device), own incarnation.
 pub(super) const META: Rows<&str> = TableDefinition::new("meta-1");
 /// Author number → [`AuthorRow`](super::rows::AuthorRow): who, how far, and where its log ends.
 pub(super) const AUTHORS: Rows<u32> = TableDefinition::new("authors-1");
