@@ -1,4 +1,5 @@
-//! A small disk of its own: a `tmpfs` that a story fills, makes read-only or takes away. Needs to be root.
+//! A small disk of its own: one in memory that a story fills, makes read-only or takes away, or an ext4 in a file whose power
+//! is cut. Needs to be root.
 
 use rustix::process::geteuid;
 use std::{
@@ -29,6 +30,25 @@ impl SmallDisk {
         fs::create_dir_all(at).unwrap();
         let options = format!("size={mebibytes}m,mode=700");
         if !geteuid().is_root() || !run("mount", &["-t", "tmpfs", "-o", &options, "tmpfs"], at) {
+            eprintln!("skipped: only root can mount a disk");
+            return None;
+        }
+        Some(Self { at: at.to_owned() })
+    }
+
+    /// Mounts the ext4 of an image file; it is made if there is none. As [`new`](Self::new) otherwise.
+    ///
+    /// # Panics
+    /// When the folder or the file cannot be made.
+    pub fn of_image(at: &Path, image: &Path, mebibytes: u32) -> Option<Self> {
+        fs::create_dir_all(at).unwrap();
+        let is_new = !image.exists();
+        if is_new {
+            fs::File::create(image).unwrap().set_len(u64::from(mebibytes) << 20).unwrap();
+        }
+        let made = !is_new || run("mkfs.ext4", &["-q", "-F", "-E", "lazy_itable_init=0"], image);
+        let name = image.to_str().unwrap();
+        if !geteuid().is_root() || !made || !run("mount", &["-o", "loop", name], at) {
             eprintln!("skipped: only root can mount a disk");
             return None;
         }

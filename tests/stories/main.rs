@@ -17,6 +17,7 @@ mod moves;
 mod offline;
 mod pair;
 mod partition;
+mod power;
 mod restart;
 mod revoke;
 mod roles;
