@@ -234,6 +234,7 @@ impl Node {
         if tokio::time::timeout(Duration::from_secs(10), self.tasks.wait()).await.is_err() {
             tracing::warn!("some work did not end in time");
         }
+        tokio::task::block_in_place(|| self.tell_audit_head());
         self.data.close();
         self.network.shutdown().await;
     }
@@ -274,6 +275,16 @@ impl Node {
     pub(crate) fn note(&self, event: crate::audit::Event) {
         if let Err(error) = self.audit.append(now(), event) {
             tracing::error!(%error, "audit log cannot be written");
+        }
+    }
+
+    /// Tells the group how far the audit log goes. Blocks.
+    pub(crate) fn tell_audit_head(&self) {
+        // A vault has no key under which the others could read it.
+        if self.members.reads()
+            && let Err(error) = crate::audit::heads::tell(&self.catalog, &self.audit, &self.device(), now())
+        {
+            tracing::warn!(%error, "the end of the audit log cannot be told");
         }
     }
 

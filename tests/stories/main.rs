@@ -9,6 +9,7 @@ mod cli;
 mod damage;
 mod demo;
 mod digest;
+mod doctor;
 mod find;
 mod get;
 mod gossip_modes;

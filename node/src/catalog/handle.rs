@@ -30,8 +30,8 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-const FILE: &str = "catalog.redb";
-const LOG_FOLDER: &str = "log";
+pub(super) const FILE: &str = "catalog.redb";
+pub(super) const LOG_FOLDER: &str = "log";
 
 /// How a catalog is opened.
 #[derive(Clone)]

@@ -18,6 +18,7 @@ mod blocks;
 mod commit;
 mod digest;
 mod error;
+mod examine;
 mod handle;
 mod healing;
 mod identity;
@@ -34,6 +35,7 @@ mod writer;
 
 pub use digest::Digest;
 pub use error::{AppendError, CatalogError, ReceiveError, ResolveError};
+pub use examine::Examination;
 pub use handle::{Appended, Applied, Catalog, Commit, Fork, OpenReport, Options, OwnBatch};
 pub use identity::{Identity, LogKeys, PermitAll, Permits};
 pub use local::{LocalWrite, ScanState};

@@ -47,6 +47,8 @@ pub(super) const SUSPICIONS: Rows<&[u8]> = TableDefinition::new("suspicions-1");
 pub(super) const ALIASES: Rows<&[u8]> = TableDefinition::new("aliases-1");
 /// First 8 bytes of a SHA-256 ‖ content ordinal → ().
 pub(super) const ALIAS_CONTENTS: TableDefinition<'static, &[u8; 12], ()> = TableDefinition::new("alias-contents-1");
+/// Device → `AuditHead`.
+pub(super) const AUDIT_HEADS: Rows<&[u8]> = TableDefinition::new("audit-heads-1");
 /// Device → `Device`.
 pub(super) const DEVICES: Rows<&[u8]> = TableDefinition::new("devices-1");
 /// Location id → `Location`.

@@ -5,6 +5,7 @@
 //! a node that does not know a kind keeps and forwards it untouched.
 
 mod alias;
+mod audit;
 mod device;
 mod entry;
 mod location;
@@ -13,6 +14,7 @@ mod stamp;
 mod want;
 
 pub use alias::Alias;
+pub use audit::AuditHead;
 pub use device::Device;
 pub use entry::{Entry, EntryValue, File, GoneReason};
 pub use location::{Location, LocationState, Profile, Purpose, Purposes, Storage, StorageState};
@@ -95,4 +97,6 @@ records! {
     9 => WantOutcome,
     /// A content's SHA-256.
     10 => Alias,
+    /// How far the author's audit log goes.
+    13 => AuditHead,
 }

@@ -13,8 +13,8 @@ use larder_protocol::{
     pairing::{Code, CodeInvite, Invite, InviteKey, InviteState, Message, Refusal, Ticket, WordsMessage},
     path::RelPath,
     record::{
-        Alias, Device, Entry, EntryValue, File, GoneReason, Location, LocationState, Profile, Purpose, Replica,
-        ReplicaState, Storage, StorageState, Suspicion, SuspicionReason, Want, WantOutcome, WantResult,
+        Alias, AuditHead, Device, Entry, EntryValue, File, GoneReason, Location, LocationState, Profile, Purpose,
+        Replica, ReplicaState, Storage, StorageState, Suspicion, SuspicionReason, Want, WantOutcome, WantResult,
     },
     seal::{KeyBundle, Manifest, ManifestChunk, SnapshotEntry, SnapshotPage},
     sync::{Frame, Gossip},
@@ -242,6 +242,7 @@ pub fn of(name: &str) -> Vec<Vec<u8>> {
             WantOutcome { id: WantId::new([27; 16]), result: WantResult::Done },
             WantOutcome { id: WantId::new([27; 16]), result: WantResult::Failed(text("no room")) },
         ]),
+        "AuditHead" => all(&[AuditHead { lines: 7, head: [33; 32] }]),
         "Alias" => all(&[Alias { content: CONTENT, sha256: [32; 32] }]),
         "KeyBundle" => all(&[KeyBundle::new(GROUP, [(EPOCH, wrapped()), (EPOCH, wrapped())])]),
         "Manifest" => all(&[Manifest { size: 0, chunks: List::default(), ..manifest() }, manifest()]),

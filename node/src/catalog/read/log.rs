@@ -3,15 +3,16 @@
 use super::{
     super::{
         CatalogError, Digest,
-        rows::{self, AuthorRow, BatchRow},
+        rows::{self, AuthorRow, BatchRow, Reader},
         segments::{Segments, file_name, folder_of},
-        tables::{AUTHORS, BATCHES, FORKS},
+        tables::{AUTHORS, BATCHES, FORKS, META},
     },
     Counts, Snapshot, Summary,
 };
 use larder_protocol::{
     codec,
     log::{Author, Gap, SealedBatch, VersionVector},
+    time::{Hlc, Timestamp},
 };
 use redb::ReadableTableMetadata;
 
@@ -70,6 +71,18 @@ impl Snapshot {
             }
         }
         Ok(summary)
+    }
+
+    /// The greatest reading of this device's clock and of what it merged, in nanoseconds since the Unix epoch.
+    ///
+    /// # Errors
+    /// As [`digest`](Self::digest).
+    pub fn last_reading(&self) -> Result<Option<i64>, CatalogError> {
+        let meta = self.txn.open_table(META)?;
+        let Some(row) = meta.get("own")? else { return Ok(None) };
+        let mut from = Reader::new(rows::open(META, &"own", row.value())?, "meta-1");
+        from.small()?;
+        Ok(Some(Timestamp::from_millis(i64::try_from(Hlc(from.number()?).millis()).unwrap_or(i64::MAX)).0))
     }
 
     /// What is accounted for.

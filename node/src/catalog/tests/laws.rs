@@ -5,8 +5,8 @@ use larder_protocol::{
     id::{ChunkId, WantId},
     log::SealedBatch,
     record::{
-        Alias, Device, LocationState, Profile, Replica, ReplicaState, StorageState, Suspicion, SuspicionReason, Want,
-        WantOutcome, WantResult,
+        Alias, AuditHead, Device, LocationState, Profile, Replica, ReplicaState, StorageState, Suspicion,
+        SuspicionReason, Want, WantOutcome, WantResult,
     },
 };
 use proptest::prelude::*;
@@ -56,6 +56,7 @@ fn records() -> impl Strategy<Value = Record> {
         1 => (0u8..2, 0u8..2, paths).prop_map(|(id, number, at)| Record::from(Want {
             id: WantId::new([id; 16]), content: content(0), location: location_id(number), path: path(at),
         })),
+        1 => (0u64..3, 0u8..2).prop_map(|(lines, head)| Record::from(AuditHead { lines, head: [head; 32] })),
         1 => (0u8..3, 0u8..2).prop_map(|(number, sha)| Record::from(Alias { content: content(number), sha256: [sha; 32] })),
         1 => (0u8..2, result).prop_map(|(id, result)| Record::from(WantOutcome { id: WantId::new([id; 16]), result })),
     ]
