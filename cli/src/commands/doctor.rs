@@ -95,7 +95,7 @@ fn advice(kind: FindingKind) -> &'static str {
         K::Keys => "put them back from a backup, or revoke this device elsewhere and join again with a new --home",
         K::Settings => "mend the line that is named",
         K::CatalogDamaged => "start the node: it builds the database anew from its log",
-        K::LogDamaged => "start the node: other devices tell it again",
+        K::LogDamaged => "let the node meet others, stop it, run 'larder catalog rebuild', start it, and index again",
         K::CatalogDiffers => "run 'larder catalog rebuild'",
         K::CatalogUnreadable => "mend the disk, or use a newer larder if it says so",
         K::CatalogNotWritable => "make room or mend the disk: the node goes on by itself",

@@ -4,6 +4,7 @@ use super::{
     Catalog, CatalogError, Digest, Identity, LogFiles, LogFolder, OpenReport, Options, handle, segments::Segments,
 };
 use crate::reopen::{integrity, unchanged};
+use larder_protocol::log::Author;
 use redb::backends::InMemoryBackend;
 use std::{fs::File, io, path::Path, sync::Arc};
 
@@ -43,8 +44,8 @@ pub struct Examination {
     pub report: OpenReport,
     /// Every page of the database is as it was written. `false` also when there is none.
     pub is_sound: bool,
-    /// Digest of what the log segments alone give; `None` when that was not asked for.
-    pub from_log: Option<Digest>,
+    /// What the log segments alone give, and the logs with damaged frames; `None` when that was not asked for.
+    pub from_log: Option<(Digest, Vec<Author>)>,
 }
 
 impl Catalog {
@@ -81,7 +82,12 @@ impl Catalog {
             Err(error) if error.is_damage() => (false, anew()?),
             other => (is_sound, other?),
         };
-        let from_log = if from_log { Some(anew()?.0.read()?.digest()?) } else { None };
+        let from_log = if from_log {
+            let (catalog, report) = anew()?;
+            Some((catalog.read()?.digest()?, report.damaged_logs))
+        } else {
+            None
+        };
         Ok(Examination { catalog, report, is_sound, from_log })
     }
 }

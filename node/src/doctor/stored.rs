@@ -34,10 +34,10 @@ pub(super) fn examine(home: &Home, belongings: Belongings, full: bool, findings:
     let audit = Audit::check(&home.audit(), &keys.device());
     let read = examined.catalog.read().and_then(|snapshot| {
         statements(&snapshot, &members, findings)?;
-        if let Some(digest) = examined.from_log
+        if let Some((digest, damaged)) = &examined.from_log
             && examined.is_sound
-            && examined.report.damaged_logs.is_empty()
-            && digest != snapshot.digest()?
+            && damaged.is_empty()
+            && *digest != snapshot.digest()?
         {
             findings.push(FindingView::new(FindingKind::CatalogDiffers, home.catalog().display().to_string()));
         }
@@ -59,7 +59,8 @@ fn report(home: &Home, examined: &Examination, members: &Members, findings: &mut
         let path = home.catalog().join("catalog.redb").display().to_string();
         findings.push(FindingView::new(FindingKind::CatalogDamaged, path));
     }
-    for author in examined.report.damaged_logs.iter().chain(&examined.report.short_logs) {
+    let from_log = examined.from_log.iter().flat_map(|(_, damaged)| damaged);
+    for author in examined.report.damaged_logs.iter().chain(&examined.report.short_logs).chain(from_log) {
         findings.push(FindingView::new(FindingKind::LogDamaged, name(author)));
     }
     for author in &examined.report.locked_logs {
