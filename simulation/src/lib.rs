@@ -12,6 +12,7 @@ mod campaign;
 mod clocks;
 mod disks;
 mod faults;
+pub mod gossip;
 mod hostile;
 mod links;
 mod metrics;

@@ -1,13 +1,19 @@
 //! `larder-sim`: runs the simulation from a seed, and says what held.
 
 use clap::Parser;
-use larder_simulation::{Campaign, Faults, NODES, Scenario, run, shrink, sources};
+use larder_simulation::{
+    Campaign, Faults, NODES, Scenario,
+    gossip::{Between, Spreading, spread},
+    run, shrink, sources,
+};
 use std::{fs, path::PathBuf, process::ExitCode, time::Instant};
 
 /// Runs Larder's own machines for many nodes under faults, from one seed.
 #[derive(Debug, Parser)]
-#[command(name = "larder-sim", version)]
+#[command(name = "larder-sim", version, args_conflicts_with_subcommands = true)]
 struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Decides everything; the same seed gives the same trace.
     #[arg(long)]
     seed: Option<u64>,
@@ -44,6 +50,57 @@ struct Args {
     /// Plant a bug in the code under test; needs a build with the feature `planted-bugs`.
     #[arg(long, value_name = "NAME")]
     plant: Option<String>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// How fast news spreads over gossip in a large group.
+    Gossip(Gossip),
+}
+
+#[derive(Debug, clap::Args)]
+struct Gossip {
+    /// Decides everything.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Devices.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(2..=10_000))]
+    nodes: u32,
+    /// Devices that each is connected to, at most.
+    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(4..))]
+    connections: u32,
+    /// What lies between them: loopback, lan or wan.
+    #[arg(long, default_value = "lan")]
+    between: Between,
+    /// News in all.
+    #[arg(long, default_value_t = 500)]
+    messages: u32,
+    /// Milliseconds from one to the next.
+    #[arg(long, default_value_t = 20)]
+    every_ms: u32,
+    /// Milliseconds that a device takes to check news and make it durable.
+    #[arg(long, default_value_t = 3.0)]
+    hold_ms: f64,
+    /// Cores that all devices share; 0: each has its own.
+    #[arg(long, default_value_t = 0)]
+    cores: u32,
+}
+
+impl Gossip {
+    fn run(&self) {
+        let spreading = Spreading {
+            seed: self.seed,
+            nodes: self.nodes as usize,
+            connections: self.connections as usize,
+            between: self.between,
+            messages: self.messages as usize,
+            every_ns: u64::from(self.every_ms) * 1_000_000,
+            hold_ns: (self.hold_ms * 1e6) as u64,
+            cores: self.cores as usize,
+            ..Spreading::default()
+        };
+        println!("{} nodes, {:?}: {}", spreading.nodes, spreading.between, spread(spreading));
+    }
 }
 
 /// Runs that shrinking may take.
@@ -111,6 +168,10 @@ fn report(scenario: &Scenario, campaign: &Campaign) {
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    if let Some(Command::Gossip(gossip)) = &args.command {
+        gossip.run();
+        return ExitCode::SUCCESS;
+    }
     let (first, seeds) = match scenario(&args).and_then(|ready| plant(args.plant.as_deref()).map(|()| ready)) {
         Ok(ready) => ready,
         Err(why) => {

@@ -53,7 +53,7 @@ impl Spread {
 pub struct Spreads(BTreeMap<u64, u64>);
 
 impl Spreads {
-    fn add(&mut self, us: u64) {
+    pub(crate) fn add(&mut self, us: u64) {
         let mut class = 1u64;
         while class < us {
             class += (class / 8).max(1);

@@ -27,3 +27,4 @@ mod secrets;
 mod sha256;
 mod small_files;
 mod trouble;
+mod words;

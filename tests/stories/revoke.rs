@@ -100,6 +100,16 @@ fn a_revoked_device_is_refused_and_what_it_could_still_read_is_told() {
     laptop.eventually_where(&second, |known| json::list(known, "replicas").len() == 2);
     fs::remove_file(films.join("second.mp4")).unwrap();
     laptop.ok(["get", &second, "-o", "from-sealed.mp4"]);
+
+    // What it had is forgotten by an admin, and the name is free again.
+    nas.fails(5, "not-allowed", ["location", "remove", "photos", "--yes"]);
+    laptop.ok(["location", "remove", "photos", "--yes"]);
+    cluster::agree(&[laptop.clone(), nas.clone()]);
+    for node in [&laptop, &nas] {
+        assert!(node.objects(["find", "beach"]).is_empty(), "{}", node.name());
+    }
+    nas.add("photos", &nas.folder("new-photos"));
+    laptop.knows_location("photos");
 }
 
 #[test]

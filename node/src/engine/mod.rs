@@ -261,7 +261,8 @@ impl Engine {
             Ok(None) => return Verdict::Accept,
             Err(_) => return Verdict::Reject,
         };
-        let (Gossip::Batch { author, .. } | Gossip::Head { author, .. }) = &news;
+        let (Gossip::Batch { author, next_seq, .. } | Gossip::Head { author, next_seq, .. }) = &news;
+        let (author, next_seq) = (*author, *next_seq);
         if self.node.members.role(&author.device).is_none() {
             // Removed, or admitted a moment ago: who passed it on may not have heard, or have heard more. The session tells
             // either; what a removed device said comes along there, to be kept and disputed.
@@ -269,7 +270,7 @@ impl Engine {
             return Verdict::Ignore;
         }
         let stored = match self.node.catalog.read().and_then(|snapshot| snapshot.summary()) {
-            Ok(summary) => summary.held.get(author).map_or_else(|| summary.vector.get(author), |held| held.end),
+            Ok(summary) => summary.held.get(&author).map_or_else(|| summary.vector.get(&author), |held| held.end),
             Err(error) => {
                 tracing::warn!(%error, "gossip cannot be judged");
                 return Verdict::Ignore;
@@ -286,6 +287,7 @@ impl Engine {
                 let catalog = self.node.catalog.clone();
                 match tokio::task::spawn_blocking(move || catalog.hold(vec![batch], now())).await {
                     Ok(Ok(_)) => {
+                        tracing::debug!(device = %author.device, next_seq, "held from gossip");
                         self.held_at.get_or_insert(Instant::now() + HELD_TIME_MAX);
                         Verdict::Accept
                     }
@@ -306,6 +308,7 @@ impl Engine {
 
     async fn committed(&mut self, commit: Commit) {
         for own in &commit.own {
+            tracing::debug!(device = %own.author.device, next_seq = own.next_seq, "tells");
             let news = Gossip::of(own.author, own.first_seq, own.next_seq, &own.sealed);
             match codec::encode(&news) {
                 Ok(bytes) => self.node.network.publish(bytes).await,

@@ -1,6 +1,7 @@
 //! What the swarm does, in the order in which a connection meets it.
 
 use super::swarm::Config;
+use larder_protocol::sync::MESH;
 use libp2p::{
     allow_block_list::{self, AllowedPeers},
     connection_limits::{self, ConnectionLimits},
@@ -78,10 +79,10 @@ impl Behaviour {
 fn gossip(key: &Keypair, config: &Config) -> Result<gossipsub::Behaviour, BehaviourError> {
     let id = config.message_id;
     let settings = gossipsub::ConfigBuilder::default()
-        .mesh_n(3)
-        .mesh_n_low(2)
-        .mesh_n_high(8)
-        .mesh_outbound_min(1)
+        .mesh_n(MESH.wanted)
+        .mesh_n_low(MESH.low)
+        .mesh_n_high(MESH.high)
+        .mesh_outbound_min(MESH.dialled)
         .flood_publish(true)
         .heartbeat_interval(Duration::from_secs(5))
         .heartbeat_initial_delay(Duration::from_secs(1))

@@ -13,6 +13,7 @@ use crate::{
 use larder_protocol::{
     control::{AddLocation, ControlError, ErrorKind, LocationView},
     id::LocationId,
+    membership::Role,
     record::{Location, LocationState, Name, Purposes, Storage, StorageState},
 };
 use std::{path::PathBuf, sync::Arc};
@@ -175,11 +176,19 @@ pub(crate) async fn remove(node: &Arc<Node>, name: &str) -> Result<LocationView,
     let shown = show(node, name).await?;
     let (finding, wanted) = (node.clone(), name.to_owned());
     let row = blocking(move || row(&finding, &wanted)).await?;
-    if row.steward() != node.device() {
-        return Err(ControlError::new(ErrorKind::NotAllowed, name).detail("only the device that has it can forget it"));
-    }
     let id = row.location.id;
-    let location = Location { removed: true, ..row.location };
+    let mount_epoch = if row.steward() == node.device() {
+        row.location.mount_epoch
+    } else if node.members.role(&row.steward()).is_some() {
+        return Err(ControlError::new(ErrorKind::NotAllowed, name).detail("only the device that has it can forget it"));
+    } else if node.members.role(&node.device()) != Some(Role::Admin) {
+        let why = "its device was removed from the group: an admin can forget it";
+        return Err(ControlError::new(ErrorKind::NotAllowed, name).detail(why));
+    } else {
+        // Nobody is left who could say it: an admin takes the place over to give it up.
+        row.location.mount_epoch + 1
+    };
+    let location = Location { removed: true, mount_epoch, ..row.location };
     node.append(vec![location.into()], vec![Places::forget(&id)]).await?;
     node.places.remove(&id);
     node.note(Event::ok("location-remove", &shown.name).fact("id", id));

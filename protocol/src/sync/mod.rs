@@ -7,8 +7,10 @@
 
 mod frame;
 mod gossip;
+mod mesh;
 mod session;
 
 pub use frame::{FRAME_BYTES_MAX, Frame};
 pub use gossip::{Decision, GOSSIP_INLINE_BYTES_MAX, Gossip, decide};
+pub use mesh::{MESH, Mesh};
 pub use session::{Effect, Input, Local, Report, Session, Violation};
