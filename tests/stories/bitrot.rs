@@ -25,8 +25,11 @@ enum Harm {
     Words,
 }
 
-/// Every kind of file: a name, how to tell it by its path, and what its damage may do.
-const KINDS: &[(&str, fn(&str) -> bool, Harm)] = &[
+/// A name, how to tell it by its path, and what its damage may do.
+type Kind = (&'static str, fn(&str) -> bool, Harm);
+
+/// Every kind of file.
+const KINDS: &[Kind] = &[
     ("settings", |path| path == "home/config.toml", Harm::Words),
     ("device keys", |path| path == "home/keys/device.key", Harm::Named),
     ("membership and epoch keys", |path| path == "home/keys/membership.log", Harm::Named),
@@ -53,7 +56,8 @@ fn written(root: &Path) -> Vec<(String, PathBuf)> {
     for path in data::files(root) {
         let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
         // What the user wrote, and a socket, which has no bytes.
-        if !(name.starts_with("user/") && !name.contains("/.larder/")) && !name.ends_with(".sock") {
+        let is_larders = !name.starts_with("user/") || name.contains("/.larder/");
+        if is_larders && !name.ends_with(".sock") {
             found.push((name.replace("user/sealed/", "sealed/"), path));
         }
     }

@@ -63,7 +63,7 @@ pub(crate) fn compare(
     let detail = match verdict(dir, device, snapshot)? {
         Verdict::Untold | Verdict::Continues => return Ok(()),
         Verdict::Shorter { told } => {
-            format!("it had {told} lines at least and has {}", checked.as_ref().map_or(0, |checked| lines(checked)))
+            format!("it had {told} lines at least and has {}", checked.as_ref().map_or(0, lines))
         }
         Verdict::Other { line } => format!("line {line} is not what it was"),
     };
