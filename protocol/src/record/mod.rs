@@ -8,6 +8,7 @@ mod alias;
 mod audit;
 mod device;
 mod entry;
+mod folder_entry;
 mod location;
 mod replica;
 mod stamp;
@@ -17,6 +18,7 @@ pub use alias::Alias;
 pub use audit::AuditHead;
 pub use device::Device;
 pub use entry::{Entry, EntryValue, File, GoneReason};
+pub use folder_entry::{CONTEXT_AUTHORS_MAX, Context, ContextError, FolderEntry, FolderFile, FolderValue};
 pub use location::{Location, LocationState, Profile, Purpose, Purposes, Storage, StorageState};
 pub use replica::{Replica, ReplicaState, Suspicion, SuspicionReason};
 pub use stamp::Stamp;
@@ -97,6 +99,8 @@ records! {
     9 => WantOutcome,
     /// A content's SHA-256.
     10 => Alias,
+    /// What a path of a synced folder holds.
+    12 => FolderEntry,
     /// How far the author's audit log goes.
     13 => AuditHead,
 }

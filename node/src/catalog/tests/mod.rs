@@ -3,6 +3,7 @@
 mod behaviour;
 mod crash;
 mod failures;
+mod folders;
 mod laws;
 mod recovery;
 
