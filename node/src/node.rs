@@ -127,7 +127,7 @@ impl Belongings {
         let keys = DeviceKeys::load(&home.keys())
             .map_err(|error| errors::keys(&error))?
             .ok_or_else(|| errors::not_initialised(home))?;
-        let store = MembershipStore::new(&home.keys());
+        let store = MembershipStore::new(&home.keys(), keys.device());
         let log = store.load().map_err(|error| errors::keys(&error))?.ok_or_else(|| errors::not_initialised(home))?;
         let members = Arc::new(Members::new(store, log, keys.clone())?);
         let log_keys = log_keys(members.ring().as_deref());
@@ -166,7 +166,7 @@ impl Node {
         let (commits, _) = broadcast::channel(COMMITS_MAX);
         let told = commits.clone();
         catalog.subscribe(move |commit| drop(told.send(commit.clone())));
-        let audit = Audit::open(&home.audit()).map_err(|error| errors::io(home.audit(), &error))?;
+        let audit = Audit::open(&home.audit(), &keys.device()).map_err(|error| errors::io(home.audit(), &error))?;
         let places = Arc::new(Places::load(catalog.clone(), keys.device()).map_err(errors::catalog)?);
         let staging = home.cache().join("staging");
         std::fs::create_dir_all(&staging).map_err(|error| errors::io(&staging, &error))?;
@@ -240,6 +240,7 @@ impl Node {
         if tokio::time::timeout(Duration::from_secs(10), self.tasks.wait()).await.is_err() {
             tracing::warn!("some work did not end in time");
         }
+        tokio::task::block_in_place(|| self.tell_audit_head());
         self.data.close();
         self.network.shutdown().await;
     }
@@ -280,6 +281,16 @@ impl Node {
     pub(crate) fn note(&self, event: crate::audit::Event) {
         if let Err(error) = self.audit.append(now(), event) {
             tracing::error!(%error, "audit log cannot be written");
+        }
+    }
+
+    /// Tells the group how far the audit log goes. Blocks.
+    pub(crate) fn tell_audit_head(&self) {
+        // A vault has no key under which the others could read it.
+        if self.members.reads()
+            && let Err(error) = crate::audit::heads::tell(&self.catalog, &self.audit, &self.device(), now())
+        {
+            tracing::warn!(%error, "the end of the audit log cannot be told");
         }
     }
 

@@ -77,6 +77,7 @@ pub const TYPES: &[WireType] = types![
     pairing::CodeInvite,
     record::Alias,
     record::FolderEntry,
+    record::AuditHead,
 ];
 
 /// The type of this name.

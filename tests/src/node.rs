@@ -113,6 +113,17 @@ impl Node {
             .args(args)
     }
 
+    /// A command after a line of shell that limits what it may use, such as `ulimit -n 80`.
+    pub fn limited<S: AsRef<OsStr>>(&self, limit: &str, args: impl IntoIterator<Item = S>) -> Invocation {
+        let user = self.root.join("user");
+        Invocation::new(Path::new("/bin/sh"), &user)
+            .env("HOME", &user)
+            .env("TMPDIR", std::env::temp_dir())
+            .args(["-c", &format!("{limit}; exec \"$0\" \"$@\"")])
+            .args([bins::larder().as_os_str(), OsStr::new("--home"), self.home.as_os_str()])
+            .args(args)
+    }
+
     /// Runs a command.
     #[track_caller]
     pub fn run<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Finished {

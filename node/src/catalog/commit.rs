@@ -12,6 +12,7 @@ use super::{
     segments::{Frame, LOCAL_FOLDER, LogFiles, Segments, file_name},
     tables::*,
 };
+use crate::reopen::Reopenable;
 use larder_protocol::{
     bounded::{Bytes, List},
     codec,
@@ -20,7 +21,7 @@ use larder_protocol::{
     record::BODY_BYTES_MAX,
     time::{Hlc, HlcClock, Timestamp},
 };
-use redb::{Database, Durability, ReadableTable, Table, WriteTransaction};
+use redb::{Durability, ReadableTable, Table, WriteTransaction};
 use std::{
     collections::BTreeMap,
     sync::{Arc, PoisonError, RwLock},
@@ -31,11 +32,13 @@ pub(super) type Body = (u16, Bytes<BODY_BYTES_MAX>);
 
 /// What readers and the writer share.
 pub(super) struct Shared {
-    pub(super) db: Database,
+    pub(super) db: Reopenable,
     pub(super) segments: Segments,
     pub(super) identity: RwLock<Arc<Identity>>,
     pub(super) permits: RwLock<Arc<dyn Permits>>,
     pub(super) instance: u64,
+    /// Why nothing can be written now.
+    pub(super) trouble: RwLock<Option<Arc<CatalogError>>>,
 }
 
 impl Shared {
@@ -70,6 +73,8 @@ pub(super) struct Core {
     pub(super) own_shared: u64,
     pub(super) local_log: LocalLog,
     pub(super) read_only: bool,
+    /// Where the appends of a commit began that has not ended well: file → offset.
+    pub(super) unsettled: BTreeMap<String, u64>,
 }
 
 /// Where the next value that only this device has goes, so that it outlives the database.
@@ -280,9 +285,7 @@ pub(super) fn kinds(batch: &Batch) -> Vec<(u16, u32)> {
 impl Core {
     /// Makes a stage durable and gives what changed.
     pub(super) fn commit(&mut self, mut stage: Stage) -> Result<Option<Commit>, CatalogError> {
-        if self.read_only {
-            return Err(CatalogError::ReadOnly);
-        }
+        self.writable()?;
         let waiting = stage.authors.iter().any(|(_, row)| row.merged < row.stored);
         let moved = stage.authors.take_changed();
         if stage.is_empty() && moved.is_empty() && !waiting {
@@ -318,11 +321,14 @@ impl Core {
         self.authors.take_changed();
         self.clock = stage.clock;
         self.local_log = stage.local_log;
+        self.unsettled.clear();
     }
 
     /// Appends and syncs. A failed append is taken back; a failed sync leaves the store's state unknown.
     pub(super) fn append_segments(&mut self, stage: &Stage) -> Result<(), CatalogError> {
-        let files = self.shared.files();
+        let shared = Arc::clone(&self.shared);
+        let files = shared.files();
+        self.unsettled = stage.appends.iter().map(|(file, (offset, _))| (file.clone(), *offset)).collect();
         let mut failed = None;
         let mut written = Vec::new();
         for (file, (offset, bytes)) in &stage.appends {
@@ -335,6 +341,8 @@ impl Core {
         if let Some(error) = failed {
             if written.iter().any(|(file, offset)| files.truncate(file, *offset).is_err()) {
                 self.read_only = true;
+            } else {
+                self.unsettled.clear();
             }
             return Err(error);
         }

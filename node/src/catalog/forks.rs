@@ -18,7 +18,7 @@ use larder_protocol::{
     planted::{Plant, is_planted},
     time::Timestamp,
 };
-use redb::{ReadableDatabase, ReadableTable};
+use redb::ReadableTable;
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
@@ -362,9 +362,7 @@ impl Core {
         accounted: bool,
         now: Timestamp,
     ) -> Result<(Fork, Changes), CatalogError> {
-        if self.read_only {
-            return Err(CatalogError::ReadOnly);
-        }
+        self.writable()?;
         let (author, seq) = (item.batch.author, item.batch.first_seq);
         let mut stage = Stage::new(self);
         let (moved, branch) = stage.authors.split(log, seq, before, old, &item.hash);

@@ -2,23 +2,23 @@
 
 use super::{
     AppendError, CatalogError, Identity, LocalWrite, LogFiles, LogFolder, LogKeys, Permits, ReceiveError, Snapshot,
-    authors::Authors,
-    commit::{Core, LocalLog, Received, Shared},
+    commit::{Core, Received, Shared},
     migrations,
     rows::{self, Reader},
     segments::Segments,
-    tables::{AUTHORS, META, SPLITS},
+    tables::META,
     writer::{self, REQUESTS_MAX, Request, Subscriber},
 };
+use crate::reopen::Reopenable;
 use larder_protocol::{
     bounded::Bytes,
     id::{DeviceId, LocationId, WantId},
     log::{Author, SealedBatch, batch_hash},
     planted::{Plant, is_planted},
     record::Record,
-    time::{Hlc, HlcClock, Timestamp},
+    time::Timestamp,
 };
-use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend};
+use redb::{Database, ReadableTable, StorageBackend, backends::FileBackend};
 use std::{
     collections::{BTreeMap, BTreeSet},
     hash::{BuildHasher, RandomState},
@@ -30,8 +30,8 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-const FILE: &str = "catalog.redb";
-const LOG_FOLDER: &str = "log";
+pub(super) const FILE: &str = "catalog.redb";
+pub(super) const LOG_FOLDER: &str = "log";
 
 /// How a catalog is opened.
 #[derive(Clone)]
@@ -222,12 +222,9 @@ impl Catalog {
         std::fs::create_dir_all(dir).map_err(failed)?;
         let files: Arc<dyn LogFiles> = Arc::new(LogFolder::open(dir.join(LOG_FOLDER)).map_err(failed)?);
         let open = || {
-            Self::start(
-                Database::builder().set_cache_size(options.cache_bytes).create(&path)?,
-                Arc::clone(&files),
-                identity.clone(),
-                &options,
-            )
+            let file = private_file(&path).map_err(|error| Segments::error(FILE, error))?;
+            let db = Reopenable::open(Arc::new(FileBackend::new(file)?), Some(path.clone()), options.cache_bytes)?;
+            Self::start(db, Arc::clone(&files), identity.clone(), &options)
         };
         // redb meets some damaged pages with a panic.
         let opened = std::panic::catch_unwind(std::panic::AssertUnwindSafe(open));
@@ -253,7 +250,7 @@ impl Catalog {
         identity: Identity,
         options: Options,
     ) -> Result<(Self, OpenReport), CatalogError> {
-        let db = Database::builder().set_cache_size(options.cache_bytes).create_with_backend(Backend(backend))?;
+        let db = Reopenable::open(Arc::from(backend), None, options.cache_bytes)?;
         Self::start(db, files, identity, &options)
     }
 
@@ -286,27 +283,39 @@ impl Catalog {
     }
 
     fn start(
-        db: Database,
+        db: Reopenable,
         files: Arc<dyn LogFiles>,
         identity: Identity,
         options: &Options,
     ) -> Result<(Self, OpenReport), CatalogError> {
         let mut report = OpenReport::default();
-        let mut own = Author { device: identity.device(), incarnation: 0 };
-        let mut clock = HlcClock::default();
-        let (mut own_shared, mut local_log, mut noted) = (0, LocalLog::default(), false);
         let mut shared = Shared {
             db,
             segments: Segments(files),
             identity: RwLock::new(Arc::new(identity)),
             permits: RwLock::new(Arc::clone(&options.permits)),
             instance: 0,
+            trouble: RwLock::default(),
         };
         {
             let txn = shared.begin_write()?;
             report.migrated = migrations::run(&txn)?;
             let instance = {
                 let mut meta = txn.open_table(META)?;
+                let owner = {
+                    let identity = shared.identity();
+                    [identity.group.as_bytes().as_slice(), identity.device().as_bytes().as_slice()].concat()
+                };
+                let known = match meta.get("owner")? {
+                    Some(row) => Some(rows::open(META, &"owner", row.value())?.to_vec()),
+                    None => None,
+                };
+                match known {
+                    // Another device's database knows other places and another own log: this one's log segments know better.
+                    Some(known) if known != owner => return Err(CatalogError::damaged("meta-1")),
+                    Some(_) => {}
+                    None => drop(meta.insert("owner", rows::close(META, &"owner", &owner).as_slice())?),
+                }
                 let known = match meta.get("instance")? {
                     Some(row) => Some(u64::from_le_bytes(
                         Reader::new(rows::open(META, &"instance", row.value())?, "meta-1").array()?,
@@ -326,29 +335,17 @@ impl Catalog {
             shared.instance = instance;
             if report.migrated.is_empty() { txn.abort()? } else { txn.commit()? }
         }
-        let txn = shared.db.begin_read()?;
-        if let Some(row) = txn.open_table(META)?.get("own")? {
-            let mut from = Reader::new(rows::open(META, &"own", row.value())?, "meta-1");
-            noted = true;
-            own.incarnation = from.small()?;
-            clock = HlcClock::new(Hlc(from.number()?));
-            own_shared = from.number()?;
-            local_log = LocalLog { count: from.number()?, offset: from.number()? };
-        }
-        let authors = Authors::load(&txn.open_table(AUTHORS)?, &txn.open_table(SPLITS)?)?;
-        drop(txn);
-        let shared = Arc::new(shared);
-        let mut core =
-            Core { shared: Arc::clone(&shared), authors, own, clock, own_shared, local_log, read_only: false };
+        let (mut core, noted) = Core::load(Arc::new(shared))?;
+        let shared = Arc::clone(&core.shared);
         core.reconcile(noted, options.now, &mut report)?;
         core.set_permits(Arc::clone(&options.permits), options.now)?;
 
         let (requests, receiver) = sync_channel(REQUESTS_MAX);
         let subscribers: Arc<Mutex<Vec<Subscriber>>> = Arc::default();
-        let told = Arc::clone(&subscribers);
+        let (told, now) = (Arc::clone(&subscribers), options.now);
         let thread = thread::Builder::new()
             .name("catalog-writer".to_owned())
-            .spawn(move || writer::run(core, receiver, told))
+            .spawn(move || writer::run(core, receiver, told, now))
             .map_err(|error| Segments::error("writer thread", error))?;
         let writer = Arc::new(Writer { requests: Some(requests), thread: Some(thread) });
         Ok((Self { shared, subscribers, writer }, report))
@@ -496,6 +493,12 @@ impl Catalog {
         Snapshot::new(Arc::clone(&self.shared))
     }
 
+    /// Why nothing can be written now; `None` when all is well. What was durable can be read meanwhile, and writing is tried
+    /// again by itself.
+    pub fn trouble(&self) -> Option<Arc<CatalogError>> {
+        self.shared.trouble.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Calls `told` after every commit, on the writer's thread: it must be quick, and must not write.
     pub fn subscribe(&self, told: impl Fn(&Commit) + Send + 'static) {
         self.subscribers.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(told));
@@ -513,32 +516,10 @@ fn move_aside(path: &Path) -> std::io::Result<PathBuf> {
     Err(std::io::ErrorKind::AlreadyExists.into())
 }
 
-/// redb wants a concrete type.
-#[derive(Debug)]
-struct Backend(Box<dyn StorageBackend>);
-
-impl StorageBackend for Backend {
-    fn len(&self) -> std::io::Result<u64> {
-        self.0.len()
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
-        self.0.read(offset, out)
-    }
-
-    fn set_len(&self, len: u64) -> std::io::Result<()> {
-        self.0.set_len(len)
-    }
-
-    fn sync_data(&self) -> std::io::Result<()> {
-        self.0.sync_data()
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> std::io::Result<()> {
-        self.0.write(offset, data)
-    }
-
-    fn close(&self) -> std::io::Result<()> {
-        self.0.close()
-    }
+/// Opens the database's file, and makes it. Nobody else reads it.
+fn private_file(path: &Path) -> std::io::Result<std::fs::File> {
+    let mut options = std::fs::OpenOptions::new();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.read(true).write(true).create(true).truncate(false).open(path)
 }

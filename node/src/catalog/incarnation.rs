@@ -18,7 +18,7 @@ use larder_protocol::{
     record::Record,
     time::Timestamp,
 };
-use redb::{ReadableDatabase, WriteTransaction};
+use redb::WriteTransaction;
 use std::sync::Arc;
 
 /// Name of the note in `meta-1`.
@@ -69,9 +69,7 @@ impl Core {
     /// with everything that the old one never shared, which is taken out of that. All keep the time at which they were
     /// said first.
     pub(super) fn start_incarnation(&mut self, now: Timestamp) -> Result<(Appended, Commit), CatalogError> {
-        if self.read_only {
-            return Err(CatalogError::ReadOnly);
-        }
+        self.writable()?;
         let identity = self.shared.identity();
         let (old, shared) = (self.own, self.own_shared);
         let last = self.authors.last_incarnation(&old.device).unwrap_or(old.incarnation).max(old.incarnation);

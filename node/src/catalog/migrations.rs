@@ -35,6 +35,7 @@ fn create_tables(txn: &WriteTransaction) -> Result<u64, CatalogError> {
     txn.open_table(SUSPICIONS)?;
     txn.open_table(ALIASES)?;
     txn.open_table(ALIAS_CONTENTS)?;
+    txn.open_table(AUDIT_HEADS)?;
     txn.open_table(DEVICES)?;
     txn.open_table(LOCATIONS)?;
     txn.open_table(LOCATION_STATES)?;

@@ -18,8 +18,10 @@ mod blocks;
 mod commit;
 mod digest;
 mod error;
+mod examine;
 mod forks;
 mod handle;
+mod healing;
 mod identity;
 mod incarnation;
 mod local;
@@ -35,6 +37,7 @@ mod writer;
 
 pub use digest::Digest;
 pub use error::{AppendError, CatalogError, ReceiveError, ResolveError};
+pub use examine::Examination;
 pub use handle::{Appended, Applied, Catalog, Commit, Fork, OpenReport, Options, OwnBatch};
 pub use identity::{Identity, LogKeys, PermitAll, Permits};
 pub use local::{LocalWrite, ScanState};

@@ -16,7 +16,7 @@ use larder_protocol::{
     planted::{Plant, is_planted},
     time::Timestamp,
 };
-use redb::{ReadableDatabase, ReadableTable, ReadableTableMetadata, WriteTransaction};
+use redb::{ReadableTable, ReadableTableMetadata, WriteTransaction};
 use std::{collections::BTreeMap, sync::Arc};
 
 /// Batches per commit while replaying: a crash repeats at most these.
@@ -378,9 +378,7 @@ impl Core {
 
     /// Takes new roles: merges everything anew if any verdict about a stored operation changed.
     pub(super) fn set_permits(&mut self, permits: Arc<dyn Permits>, now: Timestamp) -> Result<bool, CatalogError> {
-        if self.read_only {
-            return Err(CatalogError::ReadOnly);
-        }
+        self.writable()?;
         let version = permits.version();
         let known = {
             let txn = self.shared.db.begin_read()?;

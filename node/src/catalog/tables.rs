@@ -7,7 +7,7 @@ use redb::TableDefinition;
 
 type Rows<K> = TableDefinition<'static, K, &'static [u8]>;
 
-/// Name → counters, digest, instance, own incarnation, and a change of it that is under way.
+/// Name → counters, digest, instance, owner (group and device), own incarnation, and a change of it that is under way.
 pub(super) const META: Rows<&str> = TableDefinition::new("meta-1");
 /// Author number → [`AuthorRow`](super::rows::AuthorRow): who, how far, and where its log ends.
 pub(super) const AUTHORS: Rows<u32> = TableDefinition::new("authors-1");
@@ -48,6 +48,8 @@ pub(super) const SUSPICIONS: Rows<&[u8]> = TableDefinition::new("suspicions-1");
 pub(super) const ALIASES: Rows<&[u8]> = TableDefinition::new("aliases-1");
 /// First 8 bytes of a SHA-256 ‖ content ordinal → ().
 pub(super) const ALIAS_CONTENTS: TableDefinition<'static, &[u8; 12], ()> = TableDefinition::new("alias-contents-1");
+/// Device → `AuditHead`.
+pub(super) const AUDIT_HEADS: Rows<&[u8]> = TableDefinition::new("audit-heads-1");
 /// Device → `Device`.
 pub(super) const DEVICES: Rows<&[u8]> = TableDefinition::new("devices-1");
 /// Location id → `Location`.

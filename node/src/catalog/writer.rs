@@ -6,6 +6,7 @@ use super::{
     AppendError, Appended, Applied, CatalogError, Commit, LocalWrite, Permits, ReceiveError,
     commit::{Body, Core, Received, Stage},
     forks::Taken,
+    healing::Healing,
 };
 use larder_protocol::{
     log::Author,
@@ -16,7 +17,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, PoisonError,
-        mpsc::{Receiver, SyncSender},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender},
     },
 };
 
@@ -68,6 +69,20 @@ pub(super) enum Request {
     },
 }
 
+impl Request {
+    /// What time it is, if the request says so.
+    fn now(&self) -> Option<Timestamp> {
+        match self {
+            Self::Append { now, .. }
+            | Self::Receive { now, .. }
+            | Self::Release { now, .. }
+            | Self::Permits { now, .. }
+            | Self::Care { now, .. } => Some(*now),
+            Self::Account { .. } | Self::Shared { .. } => None,
+        }
+    }
+}
+
 /// What a request is told once its commit is durable, or has failed.
 type Answer = Box<dyn FnOnce(Option<CatalogError>)>;
 
@@ -81,12 +96,36 @@ fn answer<T: 'static, E: From<CatalogError> + 'static>(reply: Reply<Result<T, E>
     })
 }
 
-pub(super) fn run(mut core: Core, requests: Receiver<Request>, subscribers: Arc<Mutex<Vec<Subscriber>>>) {
-    let mut next = requests.recv().ok();
+/// The next request; a catalog that cannot be written is tried again while there is none.
+fn receive(requests: &Receiver<Request>, core: &mut Core, healing: &mut Healing) -> Option<Request> {
+    loop {
+        match healing.wait(core) {
+            None => return requests.recv().ok(),
+            Some(wait) => match requests.recv_timeout(wait) {
+                Ok(request) => return Some(request),
+                Err(RecvTimeoutError::Timeout) => healing.attempt(core, false),
+                Err(RecvTimeoutError::Disconnected) => return None,
+            },
+        }
+    }
+}
+
+pub(super) fn run(
+    mut core: Core,
+    requests: Receiver<Request>,
+    subscribers: Arc<Mutex<Vec<Subscriber>>>,
+    now: Timestamp,
+) {
+    let mut healing = Healing::new(now);
+    let mut next = receive(&requests, &mut core, &mut healing);
     while let Some(request) = next.take() {
+        if let Some(now) = request.now() {
+            healing.at(now);
+        }
+        healing.attempt(&mut core, true);
         match request {
             Request::Permits { permits, now, reply } => {
-                let result = core.set_permits(permits, now);
+                let result = core.set_permits(permits, now).inspect_err(|error| healing.failed(&core, error));
                 let changed = result.as_ref().is_ok_and(|changed| *changed);
                 if changed {
                     tell(&subscribers, &Commit::default());
@@ -95,6 +134,9 @@ pub(super) fn run(mut core: Core, requests: Receiver<Request>, subscribers: Arc<
             }
             Request::Care { received, accounted, now, reply } => {
                 let (answer, commits) = core.receive_with_care(received, accounted, now);
+                if let Err(ReceiveError::Catalog(error)) = &answer {
+                    healing.failed(&core, error);
+                }
                 commits.iter().for_each(|commit| tell(&subscribers, commit));
                 let _ = reply.send(answer);
             }
@@ -122,7 +164,8 @@ pub(super) fn run(mut core: Core, requests: Receiver<Request>, subscribers: Arc<
                 }
                 let result = core.commit(stage);
                 if let Err(error) = &result {
-                    tracing::error!(%error, "catalog commit failed");
+                    tracing::warn!(%error, "catalog commit failed");
+                    healing.failed(&core, error);
                 }
                 let failed = result.as_ref().err().cloned();
                 // Subscribers first, so that whoever gets an answer knows that they have heard.
@@ -135,7 +178,7 @@ pub(super) fn run(mut core: Core, requests: Receiver<Request>, subscribers: Arc<
             }
         }
         if next.is_none() {
-            next = requests.recv().ok();
+            next = receive(&requests, &mut core, &mut healing);
         }
     }
 }

@@ -49,6 +49,10 @@ const ROTATE_PAUSE: Duration = Duration::from_secs(2);
 const ROTATE_TURN: Duration = Duration::from_secs(5);
 /// How often operations from the future are looked at.
 const RELEASE_EVERY: Duration = Duration::from_secs(30);
+/// How often the group is told how far the audit log goes.
+const HEAD_EVERY: Duration = Duration::from_secs(60 * 60);
+/// How long after a change of the members it is told at the latest.
+const HEAD_AFTER_CHANGE: Duration = Duration::from_secs(10);
 /// Peers that a round of anti-entropy picks.
 const PEERS_PER_ROUND: usize = 2;
 
@@ -63,6 +67,7 @@ pub(crate) struct Engine {
     held_at: Option<Instant>,
     addresses_at: Option<Instant>,
     release_at: Instant,
+    head_at: Instant,
     rotate_at: Option<Instant>,
     /// What was said before anybody was asked may travel.
     told: bool,
@@ -86,6 +91,7 @@ impl Engine {
             held_at: None,
             addresses_at: Some(start),
             release_at: start + RELEASE_EVERY,
+            head_at: start + HEAD_EVERY,
             rotate_at: None,
             told: false,
             announcements: news::Announcements::default(),
@@ -104,7 +110,14 @@ impl Engine {
             self.aliases.look(self.node.places.all().iter().map(|place| place.id));
         }
         loop {
-            let wakeup = [self.round_at, self.held_at, self.addresses_at, self.rotate_at, Some(self.release_at)];
+            let wakeup = [
+                self.round_at,
+                self.held_at,
+                self.addresses_at,
+                self.rotate_at,
+                Some(self.release_at),
+                Some(self.head_at),
+            ];
             let next = wakeup.into_iter().flatten().min().unwrap_or(self.release_at);
             tokio::select! {
                 () = self.node.stop.cancelled() => return,
@@ -153,6 +166,11 @@ impl Engine {
         if self.rotate_at.is_some_and(|at| at <= now_at) {
             self.rotate_at = None;
             self.rotate();
+        }
+        if self.head_at <= now_at {
+            self.head_at = now_at + HEAD_EVERY;
+            let node = self.node.clone();
+            self.node.tasks.spawn_blocking(move || node.tell_audit_head());
         }
         if self.release_at <= now_at {
             self.release_at = now_at + RELEASE_EVERY;
@@ -350,6 +368,8 @@ impl Engine {
 
     async fn members_changed(&mut self) {
         enforce(&self.node).await;
+        // Who was let in or shut out, and by whom, is on record here by then.
+        self.head_at = self.head_at.min(Instant::now() + HEAD_AFTER_CHANGE);
         let online = self.node.online.devices().into_iter().collect();
         let turn = self.node.members.turn_to_rotate(&online);
         let pause = |turn| ROTATE_PAUSE + ROTATE_TURN.saturating_mul(u32::try_from(turn).unwrap_or(u32::MAX));

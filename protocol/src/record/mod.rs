@@ -5,6 +5,7 @@
 //! a node that does not know a kind keeps and forwards it untouched.
 
 mod alias;
+mod audit;
 mod device;
 mod entry;
 mod folder_entry;
@@ -14,6 +15,7 @@ mod stamp;
 mod want;
 
 pub use alias::Alias;
+pub use audit::AuditHead;
 pub use device::Device;
 pub use entry::{Entry, EntryValue, File, GoneReason};
 pub use folder_entry::{CONTEXT_AUTHORS_MAX, Context, ContextError, FolderEntry, FolderFile, FolderValue};
@@ -99,4 +101,6 @@ records! {
     10 => Alias,
     /// What a path of a synced folder holds.
     12 => FolderEntry,
+    /// How far the author's audit log goes.
+    13 => AuditHead,
 }

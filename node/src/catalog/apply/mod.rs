@@ -25,7 +25,7 @@ use super::{
     digest::statement,
     rows::{self, AuthorRow, EntryRow, Reader, RowStamp, Writer},
     tables::{
-        ALIAS_CONTENTS, ALIASES, ANNOUNCED, CONTENT_ORDINALS, CONTENTS, DEVICES, ENTRIES, FOLDER_ENTRIES,
+        ALIAS_CONTENTS, ALIASES, ANNOUNCED, AUDIT_HEADS, CONTENT_ORDINALS, CONTENTS, DEVICES, ENTRIES, FOLDER_ENTRIES,
         FOLDER_NUMBERS, FOLDERS, LOCATION_NUMBERS, LOCATION_STATES, LOCATION_TOTALS, LOCATIONS, META, NAMES, OUTCOMES,
         PENDING, PLACES, PROFILES, REFUSED, REPLICAS, SCANS, SUSPICIONS, WANTS,
     },
@@ -75,6 +75,7 @@ pub(in crate::catalog) struct Merge<'t> {
     aliases: RowTable<'t>,
     alias_contents: Table<'t, &'static [u8; 12], ()>,
     devices: RowTable<'t>,
+    audit_heads: RowTable<'t>,
     locations: RowTable<'t>,
     location_states: RowTable<'t>,
     profiles: RowTable<'t>,
@@ -152,6 +153,7 @@ impl<'t> Merge<'t> {
             aliases: txn.open_table(ALIASES)?,
             alias_contents: txn.open_table(ALIAS_CONTENTS)?,
             devices: txn.open_table(DEVICES)?,
+            audit_heads: txn.open_table(AUDIT_HEADS)?,
             locations: txn.open_table(LOCATIONS)?,
             location_states: txn.open_table(LOCATION_STATES)?,
             profiles: txn.open_table(PROFILES)?,
@@ -259,6 +261,21 @@ impl<'t> Merge<'t> {
                 self.changes.locations.insert(suspicion.location);
                 let key = copy_key(content, location, author.device.as_bytes());
                 self.put(|m| &mut m.suspicions, SUSPICIONS, &key, kind, 0, stamp, body).map(|_| ())
+            }
+            Record::AuditHead(head) => {
+                let key = *author.device.as_bytes();
+                let known = self.stated(|m| &m.audit_heads, AUDIT_HEADS, &key)?;
+                let rank_of =
+                    |lines, stamp: &RowStamp| Ok::<_, CatalogError>((lines, full_stamp(&self.authors, stamp)?));
+                let stands = known.map(|old| rank_of(old.rank, &old.stamp)).transpose()?;
+                let said = rank_of(head.lines, &stamp)?;
+                if stands.is_none_or(|stands| stands < said) {
+                    // Not in the digest: that a device notes what it did changes nothing that the group agrees on.
+                    let row = Stated { rank: head.lines, stamp, body: body.to_vec() };
+                    let row = rows::close(AUDIT_HEADS, &key.as_slice(), &row.encode());
+                    self.audit_heads.insert(key.as_slice(), row.as_slice())?;
+                }
+                Ok(())
             }
             Record::Alias(alias) => self.alias(stamp, &alias, body),
             Record::Want(want) => {
@@ -454,6 +471,7 @@ impl<'t> Merge<'t> {
             &mut self.replicas,
             &mut self.suspicions,
             &mut self.devices,
+            &mut self.audit_heads,
             &mut self.locations,
             &mut self.location_states,
             &mut self.profiles,

@@ -16,6 +16,7 @@ use larder_protocol::{
     id::DeviceId,
     log::{Author, Gap, PROOF_BATCHES_MAX, SealedBatch, VersionVector},
     sync::Locator,
+    time::{Hlc, Timestamp},
 };
 use std::collections::BTreeMap;
 
@@ -153,6 +154,18 @@ impl Snapshot {
             summary.tips.insert(own, hash);
         }
         Ok(summary)
+    }
+
+    /// The greatest reading of this device's clock and of what it merged, in nanoseconds since the Unix epoch.
+    ///
+    /// # Errors
+    /// As [`digest`](Self::digest).
+    pub fn last_reading(&self) -> Result<Option<i64>, CatalogError> {
+        let meta = self.txn.open_table(META)?;
+        let Some(row) = meta.get("own")? else { return Ok(None) };
+        let mut from = Reader::new(rows::open(META, &"own", row.value())?, "meta-1");
+        from.small()?;
+        Ok(Some(Timestamp::from_millis(i64::try_from(Hlc(from.number()?).millis()).unwrap_or(i64::MAX)).0))
     }
 
     /// What is accounted for.

@@ -6,8 +6,8 @@ use larder_protocol::{
     log::{Author, SealedBatch},
     path::NfcPath,
     record::{
-        Alias, Context, Device, FolderEntry, FolderFile, FolderValue, LocationState, Profile, Replica, ReplicaState,
-        StorageState, Suspicion, SuspicionReason, Want, WantOutcome, WantResult,
+        Alias, AuditHead, Context, Device, FolderEntry, FolderFile, FolderValue, LocationState, Profile, Replica,
+        ReplicaState, StorageState, Suspicion, SuspicionReason, Want, WantOutcome, WantResult,
     },
 };
 use proptest::prelude::*;
@@ -64,6 +64,7 @@ fn records() -> impl Strategy<Value = Record> {
         1 => (0u8..2, 0u8..2, paths.clone()).prop_map(|(id, number, at)| Record::from(Want {
             id: WantId::new([id; 16]), content: content(0), location: location_id(number), path: path(at),
         })),
+        1 => (0u64..3, 0u8..2).prop_map(|(lines, head)| Record::from(AuditHead { lines, head: [head; 32] })),
         1 => (0u8..3, 0u8..2).prop_map(|(number, sha)| Record::from(Alias { content: content(number), sha256: [sha; 32] })),
         6 => (0u8..2, paths.clone(), prop::option::of(0u8..3), context).prop_map(|(folder, at, of, context)| {
             let file = |of| FolderValue::File(FolderFile { content: content(of), size: 1, modified: NOW });

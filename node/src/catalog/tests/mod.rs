@@ -2,6 +2,7 @@
 
 mod behaviour;
 mod crash;
+mod failures;
 mod folders;
 mod forks;
 mod laws;
