@@ -204,9 +204,12 @@ pub(crate) fn rows_follow_from_logs(
     Ok(())
 }
 
+/// How many operations of each log there are, and the hash of the last batch.
+pub(crate) type Ends = BTreeMap<Author, (u64, Option<[u8; 32]>)>;
+
 /// The operations of which honest nodes must come to agree: how many each has, and with what batch they end; nothing if
 /// some are only held. What a device has signed twice may stay held: nobody but its author could vouch for it.
-pub(crate) fn settled(view: &View, truth: &Truth) -> Option<BTreeMap<Author, (u64, Option<[u8; 32]>)>> {
+pub(crate) fn settled(view: &View, truth: &Truth) -> Option<Ends> {
     if view.summary.held.keys().any(|author| !truth.is_forked(author)) {
         return None;
     }
