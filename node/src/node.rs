@@ -28,7 +28,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, SystemTime},
 };
@@ -76,6 +76,9 @@ pub struct Node {
     /// What runs in the background; waited for at the end.
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
+    /// A peer has said, since the start, how far it knows this device's own log. Before, a backup may have been
+    /// restored: what this device says is seen here and told nobody.
+    pub(crate) asked: AtomicBool,
 }
 
 /// The wall clock.
@@ -209,6 +212,7 @@ impl Node {
             transfers: AtomicU64::new(0),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
+            asked: AtomicBool::new(false),
         });
         inviter.attach(&node);
         holdings.attach(&node);

@@ -9,6 +9,7 @@ mod damage;
 mod demo;
 mod digest;
 mod find;
+mod forks;
 mod get;
 mod gossip_modes;
 mod kills;

@@ -7,7 +7,7 @@ use super::{
     migrations,
     rows::{self, Reader},
     segments::Segments,
-    tables::{AUTHORS, META},
+    tables::{AUTHORS, META, SPLITS},
     writer::{self, REQUESTS_MAX, Request, Subscriber},
 };
 use larder_protocol::{
@@ -114,23 +114,36 @@ pub struct Applied {
     pub ops: usize,
     /// Batches that were here already.
     pub duplicates: usize,
-    /// Authors that signed two histories; the first one stays, nothing more of the second was taken.
+    /// Batches of a history of which the beginning is not here; left out. A session finds where it begins.
+    pub unplaced: usize,
+    /// Devices that were found to have signed two histories; both are kept.
     pub forks: Vec<Fork>,
     /// Devices of which something was left out, see [`Catalog::hold_if`].
     pub refused: BTreeSet<DeviceId>,
+    /// A new incarnation of this device, because the batches show that its log went on elsewhere.
+    pub begun: Option<Appended>,
 }
 
-/// Proof that an author signed two batches for one place in its log.
+impl Applied {
+    pub(super) fn add(&mut self, more: Self) {
+        self.batches += more.batches;
+        self.ops += more.ops;
+        self.duplicates += more.duplicates;
+        self.unplaced += more.unplaced;
+        self.forks.extend(more.forks);
+        self.begun = more.begun.or(self.begun.take());
+    }
+}
+
+/// A device has signed several batches for one place in its log: it was copied, restored from a backup, or lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fork {
-    /// Whose log.
+    /// As whom it signed.
     pub author: Author,
-    /// Where the second history begins.
+    /// Where the histories part.
     pub seq: u64,
-    /// Hash of the batch that stays; `None` when it was batched differently.
-    pub kept: Option<[u8; 32]>,
-    /// Hash of the batch that was refused.
-    pub refused: [u8; 32],
+    /// Their names. Their first batches are the proof: each is signed, and names the same batch before it.
+    pub histories: Vec<Author>,
 }
 
 /// What a commit changed.
@@ -148,8 +161,10 @@ pub struct Commit {
     pub wants: Vec<WantId>,
     /// Wants that have a new outcome.
     pub outcomes: Vec<WantId>,
-    /// Authors found to have forked.
+    /// Devices found to have signed several histories.
     pub forks: Vec<Fork>,
+    /// The incarnation that this device began.
+    pub begun: Option<Author>,
 }
 
 impl Commit {
@@ -279,7 +294,7 @@ impl Catalog {
         let mut report = OpenReport::default();
         let mut own = Author { device: identity.device(), incarnation: 0 };
         let mut clock = HlcClock::default();
-        let (mut own_shared, mut local_log) = (0, LocalLog::default());
+        let (mut own_shared, mut local_log, mut noted) = (0, LocalLog::default(), false);
         let mut shared = Shared {
             db,
             segments: Segments(files),
@@ -314,17 +329,18 @@ impl Catalog {
         let txn = shared.db.begin_read()?;
         if let Some(row) = txn.open_table(META)?.get("own")? {
             let mut from = Reader::new(rows::open(META, &"own", row.value())?, "meta-1");
+            noted = true;
             own.incarnation = from.small()?;
             clock = HlcClock::new(Hlc(from.number()?));
             own_shared = from.number()?;
             local_log = LocalLog { count: from.number()?, offset: from.number()? };
         }
-        let authors = Authors::load(&txn.open_table(AUTHORS)?)?;
+        let authors = Authors::load(&txn.open_table(AUTHORS)?, &txn.open_table(SPLITS)?)?;
         drop(txn);
         let shared = Arc::new(shared);
         let mut core =
             Core { shared: Arc::clone(&shared), authors, own, clock, own_shared, local_log, read_only: false };
-        core.reconcile(options.now, &mut report)?;
+        core.reconcile(noted, options.now, &mut report)?;
         core.set_permits(Arc::clone(&options.permits), options.now)?;
 
         let (requests, receiver) = sync_channel(REQUESTS_MAX);
@@ -391,7 +407,7 @@ impl Catalog {
     /// Takes batches that are vouched for: all or none, in order, and accounts for them in the vector.
     ///
     /// # Errors
-    /// [`ReceiveError`]; nothing was taken then. A fork is reported in the answer.
+    /// [`ReceiveError`]; nothing was taken then, unless a fork came before. A fork is reported in the answer.
     pub fn apply(&self, batches: Vec<SealedBatch>, now: Timestamp) -> Result<Applied, ReceiveError> {
         let received = self.check(batches)?;
         self.ask(|reply| Request::Receive { received, accounted: true, now, reply })?
@@ -401,7 +417,7 @@ impl Catalog {
     /// not accounted for.
     ///
     /// # Errors
-    /// [`ReceiveError`]; nothing was taken then. [`ReceiveError::Gap`] when operations before them are missing: pull them
+    /// [`ReceiveError`]; nothing was taken then, unless a fork came before. [`ReceiveError::Gap`] when operations before them are missing: pull them
     /// in a session.
     pub fn hold(&self, batches: Vec<SealedBatch>, now: Timestamp) -> Result<Applied, ReceiveError> {
         self.hold_if(batches, now, |_, _, _| true)
@@ -462,28 +478,14 @@ impl Catalog {
         *identity = Arc::new(Identity { log_keys, ..identity.as_ref().clone() });
     }
 
-    /// Notes that a peer has the first `count` operations of this device's own log; kept with the next commit.
+    /// Notes that a peer has the first `count` operations of this device's own log; kept with the next commit. A peer
+    /// that lies about it can only make a fork visible: what it was told stays in the log that it was told of.
     ///
     /// # Errors
     /// [`CatalogError::Closed`].
     pub fn note_shared(&self, author: Author, count: u64) -> Result<(), CatalogError> {
         let requests = self.writer.requests.as_ref().ok_or(CatalogError::Closed)?;
         requests.send(Request::Shared { author, count }).map_err(|_| CatalogError::Closed)
-    }
-
-    /// A peer has `count` operations of one of this device's logs. When that is more than is here, this catalog was
-    /// restored from a backup: a new incarnation of the device begins, in which everything is said again that was never
-    /// shared, after the announcements of its locations. Gives it, or nothing when this device has as much.
-    ///
-    /// # Errors
-    /// [`CatalogError`] when the storage fails.
-    pub fn own_log_is_ahead(
-        &self,
-        known: Author,
-        count: u64,
-        now: Timestamp,
-    ) -> Result<Option<Appended>, CatalogError> {
-        self.ask(|reply| Request::Incarnation { known, count, now, reply })?
     }
 
     /// One committed state, for any number of reads.

@@ -19,7 +19,7 @@ fn create_tables(txn: &WriteTransaction) -> Result<u64, CatalogError> {
     txn.open_table(META)?;
     txn.open_table(AUTHORS)?;
     txn.open_table(BATCHES)?;
-    txn.open_table(FORKS)?;
+    txn.open_table(SPLITS)?;
     txn.open_table(REFUSED)?;
     txn.open_table(ANNOUNCED)?;
     txn.open_table(LOCATION_NUMBERS)?;

@@ -7,14 +7,15 @@ use redb::TableDefinition;
 
 type Rows<K> = TableDefinition<'static, K, &'static [u8]>;
 
-/// Name → counters, digest, instance, own incarnation.
+/// Name → counters, digest, instance, own incarnation, and a change of it that is under way.
 pub(super) const META: Rows<&str> = TableDefinition::new("meta-1");
 /// Author number → [`AuthorRow`](super::rows::AuthorRow): who, how far, and where its log ends.
 pub(super) const AUTHORS: Rows<u32> = TableDefinition::new("authors-1");
 /// (author number, first seq) → [`BatchRow`](super::rows::BatchRow): where in the segment files a batch lies.
 pub(super) const BATCHES: Rows<(u32, u64)> = TableDefinition::new("batches-1");
-/// (author number, seq) → hash kept ‖ hash refused: proof that an author forked.
-pub(super) const FORKS: Rows<(u32, u64)> = TableDefinition::new("forks-1");
+/// Author number of one of several histories → [`Split`](super::rows::Split): which log it goes on from, and where.
+/// The first batches of two histories that go on from one place are the proof of a fork.
+pub(super) const SPLITS: Rows<u32> = TableDefinition::new("splits-1");
 /// (author number, seq) → (): operations whose author was not permitted to make them.
 pub(super) const REFUSED: TableDefinition<'static, (u32, u64), ()> = TableDefinition::new("refused-1");
 /// (author number, location number) → greatest mount epoch that this author announced.

@@ -5,6 +5,7 @@
 use super::{
     AppendError, Appended, Applied, CatalogError, Commit, LocalWrite, Permits, ReceiveError,
     commit::{Body, Core, Received, Stage},
+    forks::Taken,
 };
 use larder_protocol::{
     log::Author,
@@ -29,13 +30,42 @@ pub(super) type Reply<T> = SyncSender<T>;
 pub(super) type Subscriber = Box<dyn Fn(&Commit) + Send>;
 
 pub(super) enum Request {
-    Append { bodies: Vec<Body>, local: Vec<LocalWrite>, now: Timestamp, reply: Reply<Result<Appended, AppendError>> },
-    Receive { received: Vec<Received>, accounted: bool, now: Timestamp, reply: Reply<Result<Applied, ReceiveError>> },
-    Account { counts: BTreeMap<Author, u64>, reply: Reply<Result<(), CatalogError>> },
-    Release { now: Timestamp, reply: Reply<Result<(), CatalogError>> },
-    Permits { permits: Arc<dyn Permits>, now: Timestamp, reply: Reply<Result<bool, CatalogError>> },
-    Incarnation { known: Author, count: u64, now: Timestamp, reply: Reply<Result<Option<Appended>, CatalogError>> },
-    Shared { author: Author, count: u64 },
+    Append {
+        bodies: Vec<Body>,
+        local: Vec<LocalWrite>,
+        now: Timestamp,
+        reply: Reply<Result<Appended, AppendError>>,
+    },
+    Receive {
+        received: Vec<Received>,
+        accounted: bool,
+        now: Timestamp,
+        reply: Reply<Result<Applied, ReceiveError>>,
+    },
+    Account {
+        counts: BTreeMap<Author, u64>,
+        reply: Reply<Result<(), CatalogError>>,
+    },
+    Release {
+        now: Timestamp,
+        reply: Reply<Result<(), CatalogError>>,
+    },
+    Permits {
+        permits: Arc<dyn Permits>,
+        now: Timestamp,
+        reply: Reply<Result<bool, CatalogError>>,
+    },
+    /// As `Receive`, of batches that were found to need an own commit each.
+    Care {
+        received: Vec<Received>,
+        accounted: bool,
+        now: Timestamp,
+        reply: Reply<Result<Applied, ReceiveError>>,
+    },
+    Shared {
+        author: Author,
+        count: u64,
+    },
 }
 
 /// What a request is told once its commit is durable, or has failed.
@@ -63,34 +93,27 @@ pub(super) fn run(mut core: Core, requests: Receiver<Request>, subscribers: Arc<
                 }
                 let _ = reply.send(result);
             }
-            Request::Incarnation { known, count, now, reply } => {
-                let started = core.start_incarnation(&known, count, now);
-                let (answer, own) = match started {
-                    Ok(Some((appended, own))) => (Ok(Some(appended)), own),
-                    Ok(None) => (Ok(None), Vec::new()),
-                    Err(error) => (Err(error), Vec::new()),
-                };
-                tell(&subscribers, &Commit { own, ..Commit::default() });
+            Request::Care { received, accounted, now, reply } => {
+                let (answer, commits) = core.receive_with_care(received, accounted, now);
+                commits.iter().for_each(|commit| tell(&subscribers, commit));
                 let _ = reply.send(answer);
             }
             Request::Shared { author, count } => {
                 if author == core.own {
-                    core.own_shared = core.own_shared.max(count);
+                    let stored = core.authors.find(&author).map_or(0, |number| core.authors.row(number).stored);
+                    core.own_shared = core.own_shared.max(count.min(stored));
                 }
             }
             request => {
                 let mut stage = Stage::new(&core);
                 let mut answers = Vec::new();
-                stage_request(&core, &mut stage, &mut answers, request);
-                while stage.ops < COMMIT_OPS {
+                next = stage_request(&core, &mut stage, &mut answers, request);
+                while next.is_none() && stage.ops < COMMIT_OPS {
                     match requests.try_recv() {
-                        Ok(
-                            request @ (Request::Permits { .. } | Request::Incarnation { .. } | Request::Shared { .. }),
-                        ) => {
+                        Ok(request @ (Request::Permits { .. } | Request::Care { .. } | Request::Shared { .. })) => {
                             next = Some(request);
-                            break;
                         }
-                        Ok(request) => stage_request(&core, &mut stage, &mut answers, request),
+                        Ok(request) => next = stage_request(&core, &mut stage, &mut answers, request),
                         Err(_) => break,
                     }
                 }
@@ -123,7 +146,8 @@ fn tell(subscribers: &Mutex<Vec<Subscriber>>, commit: &Commit) {
     }
 }
 
-fn stage_request(core: &Core, stage: &mut Stage, answers: &mut Vec<Answer>, request: Request) {
+/// Stages a request; gives what cannot be staged with others.
+fn stage_request(core: &Core, stage: &mut Stage, answers: &mut Vec<Answer>, request: Request) -> Option<Request> {
     match request {
         Request::Append { bodies, local, now, reply } => {
             match stage.own(&core.shared.identity(), &core.own, bodies, now) {
@@ -135,7 +159,8 @@ fn stage_request(core: &Core, stage: &mut Stage, answers: &mut Vec<Answer>, requ
             }
         }
         Request::Receive { received, accounted, now, reply } => match stage.foreign(core, received, accounted, now) {
-            Ok(applied) => answers.push(answer(reply, applied)),
+            Ok(Taken::All(applied)) => answers.push(answer(reply, applied)),
+            Ok(Taken::Care(received, _)) => return Some(Request::Care { received, accounted, now, reply }),
             Err(error) => drop(reply.send(Err(error))),
         },
         Request::Account { counts, reply } => {
@@ -146,8 +171,9 @@ fn stage_request(core: &Core, stage: &mut Stage, answers: &mut Vec<Answer>, requ
             stage.at(now);
             answers.push(answer(reply, ()));
         }
-        Request::Permits { .. } | Request::Incarnation { .. } | Request::Shared { .. } => {
+        Request::Permits { .. } | Request::Care { .. } | Request::Shared { .. } => {
             unreachable!("these are never staged with others")
         }
     }
+    None
 }

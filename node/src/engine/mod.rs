@@ -5,6 +5,7 @@ mod conduct;
 mod enforce;
 mod holdings;
 mod members;
+mod news;
 mod online;
 mod places;
 mod session;
@@ -33,7 +34,7 @@ use larder_protocol::{
 use std::{
     collections::BTreeSet,
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 use tokio::sync::{broadcast::error::RecvError, mpsc};
@@ -63,6 +64,9 @@ pub(crate) struct Engine {
     addresses_at: Option<Instant>,
     release_at: Instant,
     rotate_at: Option<Instant>,
+    /// What was said before anybody was asked may travel.
+    told: bool,
+    announcements: news::Announcements,
     wants: wants::Wants,
     aliases: Arc<aliases::Aliases>,
 }
@@ -83,6 +87,8 @@ impl Engine {
             addresses_at: Some(start),
             release_at: start + RELEASE_EVERY,
             rotate_at: None,
+            told: false,
+            announcements: news::Announcements::default(),
         }
     }
 
@@ -199,7 +205,11 @@ impl Engine {
         if well && self.node.members.shares_catalog_with(&device) {
             self.node.network.greeted(device).await;
         }
-        if again && self.node.online.contains(&device) {
+        if !self.told && self.node.asked.load(Ordering::SeqCst) {
+            // Own statements were held back until now.
+            self.told = true;
+            self.node.online.devices().into_iter().for_each(|device| self.start_session(device));
+        } else if again && self.node.online.contains(&device) {
             self.start_session(device);
         }
     }
@@ -218,6 +228,7 @@ impl Engine {
             Event::Disconnected { device } => {
                 tracing::info!(%device, "peer disconnected");
                 self.node.online.remove(&device);
+                self.announcements.forget(&device);
             }
             Event::Inbound { device, stream } => {
                 let (node, ended) = (self.node.clone(), self.ended.clone());
@@ -271,6 +282,10 @@ impl Engine {
         };
         match decide(stored, &news) {
             Decision::Ignore => Verdict::Ignore,
+            Decision::Pull if !self.announcements.may(from, Instant::now()) => {
+                tracing::debug!(%from, "gossip: announces too much");
+                Verdict::Ignore
+            }
             Decision::Pull => {
                 self.start_session(from);
                 Verdict::Accept
@@ -279,6 +294,11 @@ impl Engine {
                 let Gossip::Batch { batch, .. } = news else { return Verdict::Ignore };
                 let node = self.node.clone();
                 match tokio::task::spawn_blocking(move || session::hold(&node, vec![batch])).await {
+                    // It belongs to another history, or shows that this device was restored.
+                    Ok(Ok(applied)) if applied.unplaced > 0 || applied.begun.is_some() => {
+                        self.start_session(from);
+                        Verdict::Accept
+                    }
                     Ok(Ok(_)) => {
                         tracing::debug!(device = %author.device, next_seq, "held from gossip");
                         self.held_at.get_or_insert(Instant::now() + HELD_TIME_MAX);
@@ -301,7 +321,15 @@ impl Engine {
     }
 
     async fn committed(&mut self, commit: Commit) {
-        for own in &commit.own {
+        for fork in &commit.forks {
+            self.node.note(Noted::ok("fork", fork.author).fact("seq", fork.seq));
+        }
+        if let Some(begun) = commit.begun {
+            tracing::warn!(%begun, "this device's log went on elsewhere");
+            self.node.note(Noted::ok("incarnation", begun));
+        }
+        let asked = self.node.asked.load(Ordering::SeqCst);
+        for own in commit.own.iter().filter(|_| asked) {
             tracing::debug!(device = %own.author.device, next_seq = own.next_seq, "tells");
             let news = Gossip::of(own.author, own.first_seq, own.next_seq, &own.sealed);
             match codec::encode(&news) {

@@ -18,7 +18,7 @@ use larder_protocol::{
         Want, WantOutcome, WantResult,
     },
     seal::{KeyBundle, Manifest, ManifestChunk, SnapshotEntry, SnapshotPage},
-    sync::{Frame, Gossip},
+    sync::{Frame, Gossip, Locator},
     time::{Hlc, Timestamp},
 };
 
@@ -253,10 +253,18 @@ pub fn of(name: &str) -> Vec<Vec<u8>> {
             Frame::Hello { group: GROUP, epoch: Some(EPOCH), catalog: [30; 32], membership: [31; 32] },
             Frame::MembershipIds(List::truncated([signed_op(2).id()])),
             Frame::MembershipOps { ops: List::truncated([signed_op(2), signed_op(60_000)]), last: true },
-            Frame::Summary { vector: vector(), held: List::truncated([(author(2), 0, 5)]) },
+            Frame::Summary {
+                vector: vector(),
+                held: List::truncated([(author(2), 0, 5)]),
+                tips: List::truncated([(author(0), [32; 32])]),
+            },
             Frame::Batches(List::truncated([sealed(&batch(5, b"one")), sealed(&batch(60_000, b"two"))])),
             Frame::Ack,
             Frame::End { vector: vector() },
+            Frame::Diverged(List::truncated([Locator {
+                author: author(0),
+                points: List::truncated([(3, [33; 32]), (1, [34; 32])]),
+            }])),
         ]),
         "Remove" => all(&[remove()]),
         "SetRole" => all(&[SetRole { device: device(), role: Role::Vault, cuts: List::default() }]),

@@ -20,6 +20,7 @@ pub(in crate::catalog) use totals::{Changes, LocationTotals, Stated, Totals};
 
 use super::{
     CatalogError, Permits,
+    authors::Authors,
     blocks::{BlockCache, ContentRow, ScanRow},
     digest::statement,
     rows::{self, AuthorRow, EntryRow, Reader, RowStamp, Writer},
@@ -32,7 +33,7 @@ use super::{
 use keys::pending_key;
 use larder_protocol::{
     codec,
-    id::{ContentId, LocationId},
+    id::{ContentId, DeviceId, LocationId},
     log::{Author, Batch},
     planted::{Plant, is_planted},
     record::{Record, Replica, Stamp, WantResult},
@@ -50,6 +51,10 @@ type RowTable<'t> = Table<'t, &'static [u8], &'static [u8]>;
 pub(in crate::catalog) struct Merge<'t> {
     permits: &'t dyn Permits,
     authors: Vec<Author>,
+    /// Of a split history, the log that it goes on from.
+    parents: HashMap<u32, u32>,
+    /// Devices with more histories than are followed: nothing of theirs counts.
+    quarantined: HashSet<DeviceId>,
     pub(in crate::catalog) totals: Totals,
     pub(in crate::catalog) changes: Changes,
 
@@ -111,7 +116,7 @@ impl<'t> Merge<'t> {
     pub(in crate::catalog) fn begin(
         txn: &'t WriteTransaction,
         permits: &'t dyn Permits,
-        authors: Vec<Author>,
+        authors: &Authors,
     ) -> Result<Self, CatalogError> {
         let meta = txn.open_table(META)?;
         let totals = match meta.get("totals")? {
@@ -120,7 +125,14 @@ impl<'t> Merge<'t> {
         };
         Ok(Self {
             permits,
-            authors,
+            quarantined: authors
+                .splits()
+                .keys()
+                .map(|number| authors.row(*number).author.device)
+                .filter(|device| authors.is_quarantined(device))
+                .collect(),
+            parents: authors.splits().iter().map(|(number, split)| (*number, split.parent)).collect(),
+            authors: authors.ids(),
             totals,
             changes: Changes::default(),
             meta,
@@ -195,7 +207,8 @@ impl<'t> Merge<'t> {
             self.totals.unknown += 1;
             return Ok(());
         }
-        if !self.permits.permits(&author, stamp.seq, kind) && !is_planted(Plant::PermitsAreIgnored) {
+        let permitted = self.permits.permits(&author, stamp.seq, kind) && !self.quarantined.contains(&author.device);
+        if !permitted && !is_planted(Plant::PermitsAreIgnored) {
             self.totals.refused += 1;
             self.refused.insert((stamp.author, stamp.seq), ())?;
             return Ok(());
@@ -358,8 +371,14 @@ impl<'t> Merge<'t> {
         if let Some(epoch) = self.known_announced.get(&key) {
             return Ok(Some(*epoch));
         }
-        let Some(row) = self.announced.get(key)? else { return Ok(None) };
-        let epoch = Reader::new(rows::open(ANNOUNCED, &key, row.value())?, "announced-1").number()?;
+        let epoch = match self.announced.get(key)? {
+            Some(row) => Some(Reader::new(rows::open(ANNOUNCED, &key, row.value())?, "announced-1").number()?),
+            None => None,
+        };
+        let Some(epoch) = epoch else {
+            // What was announced before the log had several histories holds in each of them.
+            return self.parents.get(&author).copied().map_or(Ok(None), |parent| self.announced(parent, location));
+        };
         self.known_announced.insert(key, epoch);
         Ok(Some(epoch))
     }

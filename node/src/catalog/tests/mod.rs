@@ -3,6 +3,7 @@
 mod behaviour;
 mod crash;
 mod folders;
+mod forks;
 mod laws;
 mod recovery;
 
