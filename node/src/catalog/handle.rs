@@ -118,10 +118,10 @@ pub struct Applied {
     pub unplaced: usize,
     /// Devices that were found to have signed two histories; both are kept.
     pub forks: Vec<Fork>,
-    /// A new incarnation of this device, because the batches show that its log went on elsewhere.
-    pub begun: Option<Appended>,
     /// Devices of which something was left out, see [`Catalog::hold_if`].
     pub refused: BTreeSet<DeviceId>,
+    /// A new incarnation of this device, because the batches show that its log went on elsewhere.
+    pub begun: Option<Appended>,
 }
 
 impl Applied {

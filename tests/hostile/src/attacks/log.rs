@@ -291,7 +291,7 @@ pub async fn junk(peer: &Arc<Peer>) -> Result<Value> {
     let mut named = vec![
         forge::op(&location, forge::reading())?,
         forge::op(
-            &forge::device(nasty, &vec!["tcp://0.0.0.0:0".to_owned(), "tcp://255.255.255.255:1".to_owned()]),
+            &forge::device(nasty, &["tcp://0.0.0.0:0".to_owned(), "tcp://255.255.255.255:1".to_owned()]),
             forge::reading(),
         )?,
         forge::op(&forge::entry(id, "\u{1b}[31mred\u{202e}", ContentId::new([0xee; 32]), u64::MAX)?, forge::reading())?,
