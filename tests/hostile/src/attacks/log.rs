@@ -166,7 +166,7 @@ pub async fn bomb(peer: &Arc<Peer>) -> Result<Value> {
             larder_protocol::log::SignedBatch { bytes: Bytes::new(plain)?, signature: Bytes::new(vec![0; 64])? };
         let batch = forge::first(peer, peer.fresh_author(), vec![forge::junk(999, 8)?]);
         ensure!(
-            !tell(peer, &batch, &signed.seal(epoch, &secret.log_key(), larder_node::keys::random())?).await?,
+            !tell(peer, &batch, &signed.pack()?.seal(epoch, &secret.log_key(), larder_node::keys::random())).await?,
             "taken"
         );
     }
