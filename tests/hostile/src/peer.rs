@@ -73,7 +73,8 @@ impl Peer {
             Some(path) => {
                 let home = Home::under(path);
                 let keys = DeviceKeys::load(&home.keys())?.context("the home has no keys")?;
-                (keys, Some(MembershipStore::new(&home.keys()).load()?.context("the home has no membership")?))
+                let store = MembershipStore::new(&home.keys(), keys.device());
+                (keys, Some(store.load()?.context("the home has no membership")?))
             }
             None => (DeviceKeys::generate(), None),
         };

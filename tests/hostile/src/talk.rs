@@ -115,7 +115,7 @@ impl<'a> Talk<'a> {
         self.hello().await?;
         let Some(Frame::Summary { vector: mut claimed, .. }) = self.next().await? else { bail!("no summary") };
         claimed.join(more);
-        self.send(&Frame::Summary { vector: claimed.clone(), held: List::default() }).await?;
+        self.send(&Frame::Summary { vector: claimed.clone(), held: List::default(), tips: List::default() }).await?;
         Ok(claimed)
     }
 
@@ -167,7 +167,7 @@ impl<'a> Talk<'a> {
         self.hello().await?;
         let Some(Frame::Summary { vector: theirs, .. }) = self.next().await? else { bail!("no summary") };
         let nothing = VersionVector::default();
-        self.send(&Frame::Summary { vector: nothing.clone(), held: List::default() }).await?;
+        self.send(&Frame::Summary { vector: nothing.clone(), held: List::default(), tips: List::default() }).await?;
         let mut all = Vec::new();
         loop {
             match self.next().await? {
