@@ -327,8 +327,7 @@ pub async fn vault(peer: &Arc<Peer>) -> Result<Value> {
     if let Some(Frame::Summary { vector, .. }) = frame {
         ensure!(vector.iter().count() == 0, "a vault is told what the group has");
     }
-    talk.send(&Frame::Summary { vector: VersionVector::default(), held: List::default(), tips: List::default() })
-        .await?;
+    talk.claim(VersionVector::default(), Vec::new()).await?;
     let mut got = 0;
     let _ = talk.send(&Frame::End { vector: VersionVector::default() }).await;
     while let Some(frame) = talk.next().await? {
