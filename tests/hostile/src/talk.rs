@@ -148,7 +148,12 @@ impl<'a> Talk<'a> {
             loop {
                 match self.next().await? {
                     Some(Frame::Ack) => break,
-                    Some(Frame::Batches(_)) => self.send(&Frame::Ack).await?,
+                    // The node hangs up on who has said what it refuses.
+                    Some(Frame::Batches(_)) => {
+                        if self.send(&Frame::Ack).await.is_err() {
+                            return Ok(false);
+                        }
+                    }
                     Some(_) => {}
                     None => return Ok(false),
                 }
