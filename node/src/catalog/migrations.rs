@@ -8,11 +8,11 @@ use super::{
 use redb::{ReadableTable, WriteTransaction};
 
 /// Schema that this version writes.
-pub(super) const SCHEMA: u32 = 2;
+pub(super) const SCHEMA: u32 = 3;
 
 type Step = fn(&WriteTransaction) -> Result<u64, CatalogError>;
 
-const STEPS: [(u32, Step); 2] = [(1, create_tables), (2, create_folder_entries)];
+const STEPS: [(u32, Step); 3] = [(1, create_tables), (2, create_folder_entries), (3, create_checkpoints)];
 
 /// Makes every table, so that readers find them.
 fn create_tables(txn: &WriteTransaction) -> Result<u64, CatalogError> {
@@ -51,6 +51,12 @@ fn create_tables(txn: &WriteTransaction) -> Result<u64, CatalogError> {
 /// Makes the table of synced folders. No device has said anything of them under schema 1.
 fn create_folder_entries(txn: &WriteTransaction) -> Result<u64, CatalogError> {
     txn.open_table(FOLDER_ENTRIES)?;
+    Ok(0)
+}
+
+/// Makes the table of checkpoints.
+fn create_checkpoints(txn: &WriteTransaction) -> Result<u64, CatalogError> {
+    txn.open_table(CHECKPOINTS)?;
     Ok(0)
 }
 
