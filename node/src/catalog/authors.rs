@@ -170,6 +170,11 @@ impl Authors {
         proofs
     }
 
+    /// Whether a log, or a history that goes on from it, has a husk that nothing proves.
+    pub(super) fn is_doubtful(&self, log: u32) -> bool {
+        self.iter().any(|(other, row)| row.doubt.is_some() && self.lineage(other).contains(&log))
+    }
+
     /// Whether one checkpoint lets all of these operations of a log go.
     pub(super) fn proves(&self, log: u32, from: u64, until: u64) -> bool {
         let may = self.dead.get(&log).is_some_and(|dead| dead.covers(from, until));

@@ -92,6 +92,8 @@ pub(super) struct LocalLog {
 pub(super) struct Received {
     pub(super) sealed: SealedBatch,
     pub(super) is: Checked,
+    /// It is a checkpoint that comes ahead of its place.
+    pub(super) ahead: bool,
 }
 
 struct StagedBatch {
@@ -119,6 +121,8 @@ pub(super) struct Stage {
     pub(super) checkpoint: bool,
     /// A batch came whole of which a husk was merged.
     pub(super) anew: bool,
+    /// Checkpoints that came ahead of their place, by whom they are signed.
+    pub(super) ahead: Vec<(Author, u64, SealedBatch)>,
 }
 
 impl Stage {
@@ -136,6 +140,7 @@ impl Stage {
             ops: 0,
             checkpoint: false,
             anew: false,
+            ahead: Vec::new(),
         }
     }
 
@@ -317,6 +322,7 @@ impl Stage {
 
     /// Writes where the logs and the clock stand.
     pub(super) fn finish(&mut self, txn: &WriteTransaction, core: &Core) -> Result<(), CatalogError> {
+        self.keep_proofs(txn)?;
         write_authors(txn, &mut self.authors, Vec::new())?;
         write_own(txn, &core.own, &self.clock, core.own_shared, &self.local_log)
     }

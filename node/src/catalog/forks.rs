@@ -183,6 +183,10 @@ impl Stage {
             let mut firsts: BTreeMap<Author, (u64, [u8; 32])> = BTreeMap::new();
             for (at, item) in received.iter().enumerate() {
                 let batch = &item.is.head;
+                if item.ahead {
+                    places.push(Place::Elsewhere);
+                    continue;
+                }
                 let mut place = logs.place(batch, &item.is.hash)?;
                 // Of an author of whom nothing was here, these follow each other.
                 if let Some((end, last)) = firsts.get(&batch.author).copied() {
@@ -219,6 +223,10 @@ impl Stage {
         let mut counts = Vec::new();
         for (item, place) in received.into_iter().zip(places) {
             let (author, first, next) = (item.is.head.author, item.is.head.first_seq, item.is.head.next_seq());
+            if item.ahead {
+                self.ahead.push((author, first, item.sealed));
+                continue;
+            }
             match place {
                 Place::Known(log) => {
                     counts.push((log, first, next));

@@ -425,7 +425,7 @@ impl Catalog {
         if !permits.is_member(&is.head.author) {
             return Err(ReceiveError::Stranger(is.head.author));
         }
-        Ok(Received { sealed, is })
+        Ok(Received { sealed, is, ahead: false })
     }
 
     /// Takes batches that are vouched for: all or none, in order, and accounts for them in the vector.
@@ -442,8 +442,7 @@ impl Catalog {
     }
 
     /// Takes batches that gossip brought, or a session that has not ended: in order, stored and merged, but not accounted
-    /// for. A husk is taken only if a checkpoint comes before it that proves it; a checkpoint that comes ahead of its place
-    /// for that is not kept. Batches that hold far more than their seals show are taken a part at a time.
+    /// for. A husk is taken only if a checkpoint comes before it that proves it, ahead of its place. Batches that hold far more than their seals show are taken a part at a time.
     ///
     /// # Errors
     /// [`ReceiveError`]; nothing of the part was taken then, unless a fork came before. [`ReceiveError::Gap`] when operations before them are missing: pull them
@@ -479,7 +478,7 @@ impl Catalog {
                 let mut received = std::mem::take(&mut part);
                 received.retain(|item| {
                     let head = &item.is.head;
-                    let admitted = admit(&head.author, head.count as usize, item.is.bytes);
+                    let admitted = item.ahead || admit(&head.author, head.count as usize, item.is.bytes);
                     if !admitted {
                         all.refused.insert(head.author.device);
                     }

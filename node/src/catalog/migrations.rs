@@ -54,9 +54,10 @@ fn create_folder_entries(txn: &WriteTransaction) -> Result<u64, CatalogError> {
     Ok(0)
 }
 
-/// Makes the table of checkpoints.
+/// Makes the tables of checkpoints.
 fn create_checkpoints(txn: &WriteTransaction) -> Result<u64, CatalogError> {
     txn.open_table(CHECKPOINTS)?;
+    txn.open_table(PROOFS)?;
     Ok(0)
 }
 

@@ -396,8 +396,8 @@ impl Core {
                 Self::find_doubt(&table, &mut authors, number, &BTreeMap::new())?;
                 let own = authors.row(number).author.device == self.own.device;
                 let row = authors.row_mut(number);
-                if let Some(doubt) = row.doubt.filter(|doubt| *doubt < row.accounted) {
-                    (row.accounted, row.again) = (doubt, true);
+                if let Some(doubt) = row.doubt {
+                    (row.accounted, row.again) = (row.accounted.min(doubt), true);
                 } else if own {
                     let stored = row.stored;
                     authors.account(number, 0, stored);

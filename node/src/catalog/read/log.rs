@@ -4,9 +4,10 @@ use super::{
     super::{
         CatalogError, Digest, Fork,
         authors::Authors,
+        identity::checkpoint_in,
         rows::{self, BatchRow, Reader},
         segments::{Segments, file_name, folder_of},
-        tables::{BATCHES, CHECKPOINTS, META, SPLITS},
+        tables::{BATCHES, CHECKPOINTS, META, PROOFS, SPLITS},
     },
     Counts, Snapshot, Summary,
 };
@@ -263,12 +264,12 @@ impl Snapshot {
                 proofs.look(key.value(), &row)?;
                 bytes = bytes.saturating_add(usize::try_from(row.len).unwrap_or(usize::MAX));
                 if proofs.is_too_much(bytes, max_bytes, batches.len()) {
-                    return Ok((proofs.before(batches)?, at - 1));
+                    return Ok((proofs.before(batches), at - 1));
                 }
                 batches.push(sealed_batch(&self.shared.segments, &device, &row)?);
             }
         }
-        Ok((proofs.before(batches)?, gap.until))
+        Ok((proofs.before(batches), gap.until))
     }
 
     /// Stored batches that hold operations of a gap, in order: at least one if there is one, then up to `max_bytes`, and as
@@ -305,7 +306,7 @@ impl Snapshot {
             batches.push(sealed_batch(&self.shared.segments, &gap.author.device, &row)?);
             next = key.value().1.saturating_add(row.ops());
         }
-        Ok((proofs.before(batches)?, next))
+        Ok((proofs.before(batches), next))
     }
 }
 
@@ -313,7 +314,8 @@ impl Snapshot {
 struct ProofsOf<'a> {
     read: &'a Snapshot,
     logs: &'a Authors,
-    needed: BTreeMap<(u32, u64), &'a Checkpoint>,
+    /// By their places.
+    needed: BTreeMap<u64, (Checkpoint, SealedBatch)>,
 }
 
 /// About what a checkpoint takes in a frame, at most.
@@ -328,12 +330,31 @@ impl<'a> ProofsOf<'a> {
     fn look(&mut self, (number, first): (u32, u64), row: &BatchRow) -> Result<(), CatalogError> {
         let next = first.saturating_add(row.ops());
         let covers = |checkpoint: &Checkpoint| checkpoint.covers(first, next);
-        if !row.husk || self.needed.values().any(|checkpoint| covers(checkpoint)) {
+        if !row.husk || self.needed.values().any(|(checkpoint, _)| covers(checkpoint)) {
             return Ok(());
         }
-        // One that is in doubt here stays with whoever sent it.
         let proof = self.logs.proofs(number).into_iter().find(|(_, checkpoint)| covers(checkpoint));
-        self.needed.extend(proof);
+        if let Some((place, checkpoint)) = proof {
+            let table = self.read.txn.open_table(BATCHES)?;
+            let row = table.get(place)?.ok_or_else(|| CatalogError::damaged("batches-1"))?;
+            let row = BatchRow::decode(rows::open(BATCHES, &place, row.value())?)?;
+            let device = self.logs.row(place.0).author.device;
+            let sealed = sealed_batch(&self.read.shared.segments, &device, &row)?;
+            self.needed.insert(place.1, (checkpoint.clone(), sealed));
+            return Ok(());
+        }
+        // In doubt here: it goes on with what it came with.
+        let Some(signs) = self.logs.find(&self.logs.signer(number)) else { return Ok(()) };
+        for entry in self.read.txn.open_table(PROOFS)?.range((signs, 0)..=(signs, u64::MAX))? {
+            let (key, body) = entry?;
+            let body = rows::open(PROOFS, &key.value(), body.value())?;
+            let sealed: SealedBatch = codec::decode(body).map_err(|_| CatalogError::damaged("proofs-1"))?;
+            let opened = self.read.shared.identity().open_stored(&sealed).and_then(Result::ok);
+            if let Some(checkpoint) = opened.as_ref().and_then(checkpoint_in).filter(covers) {
+                self.needed.insert(key.value().1, (checkpoint, sealed));
+                break;
+            }
+        }
         Ok(())
     }
 
@@ -344,18 +365,7 @@ impl<'a> ProofsOf<'a> {
     }
 
     /// Puts the checkpoints in front of the batches, the last one first.
-    fn before(self, batches: Vec<SealedBatch>) -> Result<Vec<SealedBatch>, CatalogError> {
-        let mut places: Vec<(u32, u64)> = self.needed.into_keys().collect();
-        places.sort_unstable_by_key(|(_, seq)| std::cmp::Reverse(*seq));
-        let table = self.read.txn.open_table(BATCHES)?;
-        let mut all = Vec::with_capacity(places.len() + batches.len());
-        for place in places {
-            let row = table.get(place)?.ok_or_else(|| CatalogError::damaged("batches-1"))?;
-            let row = BatchRow::decode(rows::open(BATCHES, &place, row.value())?)?;
-            let device = self.logs.row(place.0).author.device;
-            all.push(sealed_batch(&self.read.shared.segments, &device, &row)?);
-        }
-        all.extend(batches);
-        Ok(all)
+    fn before(self, batches: Vec<SealedBatch>) -> Vec<SealedBatch> {
+        self.needed.into_values().rev().map(|(_, sealed)| sealed).chain(batches).collect()
     }
 }

@@ -121,17 +121,23 @@ fn stands(catalog: &Catalog, location: u8, at: &str) -> Option<EntryValue> {
 /// A device that says 40 files in four batches, keeps three of them and deletes the rest.
 fn churned(number: u8) -> Catalog {
     let catalog = memory(number);
-    catalog.append(vec![location(number, 1)], Vec::new(), at(0)).unwrap();
-    for round in 0..4u8 {
+    churn(&catalog, number, 0..4);
+    catalog
+}
+
+fn churn(catalog: &Catalog, number: u8, rounds: std::ops::Range<u8>) {
+    if rounds.start == 0 {
+        catalog.append(vec![location(number, 1)], Vec::new(), at(0)).unwrap();
+    }
+    for round in rounds.clone() {
         let files = (0..10).map(|i| entry(number, 1, &format!("{round}/{i}"), file(round * 10 + i)));
         catalog.append(files.collect(), Vec::new(), at(i64::from(round) + 1)).unwrap();
     }
-    for round in 0..4u8 {
+    for round in rounds {
         let kept = |i: u8| round < 3 && i == round;
         let gone = (0..10).filter(|i| !kept(*i)).map(|i| entry(number, 1, &format!("{round}/{i}"), gone()));
         catalog.append(gone.collect(), Vec::new(), at(i64::from(round) + 10)).unwrap();
     }
-    catalog
 }
 
 fn log(catalog: &Catalog, author: Author) -> Vec<SealedBatch> {
@@ -162,8 +168,8 @@ fn checkpoint(ranges: &[std::ops::Range<u64>]) -> Record {
 fn what_is_superseded_goes_everywhere_and_nothing_looks_different() {
     let one = churned(1);
     let (old, new) = (memory(2), memory(3));
-    // Two of the first device's batches reach the second.
-    old.apply(log(&one, author(1))[..3].to_vec(), at(50)).unwrap();
+    // The first device's files reach the second, and not what became of them.
+    old.apply(log(&one, author(1))[..5].to_vec(), at(50)).unwrap();
     assert!(stands(&old, 1, "0/5").is_some());
     let digest = one.read().unwrap().digest().unwrap();
     assert_eq!(ops_and_husks(&one, author(1)), (78, 0));
@@ -182,8 +188,8 @@ fn what_is_superseded_goes_everywhere_and_nothing_looks_different() {
         assert_eq!((stands(catalog, 1, "0/5"), stands(catalog, 1, "1/1")), (Some(gone()), Some(file(11))));
         assert_eq!(catalog.read().unwrap().counts().unwrap().files, 3);
     }
-    assert_eq!((ops_and_husks(&old, author(1)), ops_and_husks(&new, author(1))), ((62, 2), (62, 2)));
-    // The one that has two of these batches lets them go as well, and gives what is left to whoever comes.
+    assert_eq!((ops_and_husks(&old, author(1)), ops_and_husks(&new, author(1))), ((82, 0), (82, 0)));
+    // The one that has these batches lets them go as well, and gives what is left to whoever comes.
     assert!(old.compact_logs(EAGER, at(72)).unwrap().freed_bytes > 0);
     assert_eq!(ops_and_husks(&old, author(1)), (42, 4));
     let late = memory(4);
@@ -475,15 +481,21 @@ fn malformed_checkpoints_change_nothing() {
 
 #[test]
 fn a_restored_device_takes_its_own_log_back_with_husks() {
-    let (one, two) = (churned(1), memory(2));
-    let backup = log(&one, author(1))[..4].to_vec();
+    let (two, files) = (memory(2), LogMemory::new());
+    let open = |files: &LogMemory| {
+        let backend = Box::new(redb::backends::InMemoryBackend::new());
+        Catalog::open_with_backend(backend, Arc::new(files.clone()), identity(1), options()).unwrap().0
+    };
+    let one = open(&files);
+    churn(&one, 1, 0..2);
+    let backup = files.after_crash(0);
+    churn(&one, 1, 2..4);
     sync([&one, &two], at(40));
     one.note_shared(author(1), 78).unwrap();
     one.compact_logs(EAGER, at(60)).unwrap();
     sync([&one, &two], at(61));
     two.compact_logs(EAGER, at(62)).unwrap();
-    let restored = memory(1);
-    restored.apply(backup, at(70)).unwrap();
+    let restored = open(&backup);
     for _ in 0..3 {
         sync([&restored, &two], at(71));
     }
