@@ -158,7 +158,10 @@ impl Stage {
         let (first, next, hash) = (is.head.first_seq, is.head.next_seq(), is.hash);
         if let Some(checkpoint) = is.checkpoint() {
             self.authors.add_checkpoint(number, first, checkpoint);
-        } else if is.batch.is_none() && !self.authors.proves(number, first, next) {
+        } else if is.batch.is_none()
+            && !self.authors.proves(number, first, next)
+            && !is_planted(Plant::HuskIsTakenUnproven)
+        {
             let row = self.authors.row_mut(number);
             row.doubt = Some(row.doubt.unwrap_or(first));
         }
