@@ -31,6 +31,13 @@ pub(crate) fn name(sealed: &SealedBatch) -> [u8; 32] {
     *blake3::hash(&sealed.sealed).as_bytes()
 }
 
+/// The checkpoint that a batch is.
+fn checkpoint_in(batch: &Batch) -> Option<Checkpoint> {
+    let [op] = &batch.ops[..] else { return None };
+    let checkpoint = (op.kind == CHECKPOINT).then(|| codec::decode::<Checkpoint>(&op.body).ok()).flatten()?;
+    (checkpoint.end() <= batch.first_seq).then_some(checkpoint)
+}
+
 /// The head of a batch or husk.
 pub(crate) fn head(sealed: &SealedBatch) -> Option<Head> {
     match sealed.open(&LOG_KEY).ok()? {
@@ -80,6 +87,8 @@ pub(crate) struct Truth {
     names: BTreeMap<Author, Author>,
     /// Batches whose place another one had taken.
     others: BTreeSet<[u8; 32]>,
+    /// What checkpoints of each author let go.
+    let_go: BTreeMap<Author, Dead>,
     /// The greatest reading of all.
     latest_ms: u64,
 }
@@ -130,6 +139,9 @@ impl Truth {
             self.places.insert((author, first), (next, name));
         }
         self.attempt(author, next);
+        if let Some(checkpoint) = checkpoint_in(&batch) {
+            self.let_go.entry(author).or_default().add(&checkpoint);
+        }
         let soon_ms = u64::try_from(true_now.as_millis()).unwrap_or(0) + FUTURE_MS_MAX / 2;
         for (seq, op) in (first..).zip(batch.ops.iter()) {
             self.latest_ms = self.latest_ms.max(op.hlc.millis());
@@ -203,8 +215,11 @@ impl Truth {
     /// The first operation below `stored` that is from the future at a wall clock.
     pub(crate) fn first_future(&self, author: &Author, stored: u64, wall: Timestamp) -> Option<u64> {
         let limit = u64::try_from(wall.as_millis()).unwrap_or(0) + FUTURE_MS_MAX;
-        let ahead = self.ahead.get(&self.signer(author))?;
-        ahead.range(..stored).find(|(_, ms)| **ms > limit).map(|(seq, _)| *seq)
+        let signer = self.signer(author);
+        // What its author let go says nothing, and does not wait either where only its head is.
+        let counts = |seq: u64| self.let_go.get(&signer).is_none_or(|dead| !dead.contains(seq));
+        let ahead = self.ahead.get(&signer)?;
+        ahead.range(..stored).find(|(seq, ms)| **ms > limit && counts(**seq)).map(|(seq, _)| *seq)
     }
 
     /// A batch that was signed, also of its husk.
@@ -273,16 +288,10 @@ pub(crate) struct Reference {
 impl Reference {
     /// Takes note of the checkpoints of a log; `lineage`: the log, and what it goes on from.
     pub(crate) fn let_go(&mut self, lineage: &[Author], log: &[(&Known, bool)]) {
-        for (known, _) in log.iter().filter(|(known, _)| known.batch.ops.len() == 1) {
-            for op in known.batch.ops.iter().filter(|op| op.kind == CHECKPOINT) {
-                if let Ok(checkpoint) = codec::decode::<Checkpoint>(&op.body)
-                    && checkpoint.end() <= known.batch.first_seq
-                {
-                    for author in lineage {
-                        self.dead.entry(*author).or_default().add(&checkpoint);
-                        self.checkpoints.entry(*author).or_default().push(checkpoint.clone());
-                    }
-                }
+        for checkpoint in log.iter().filter_map(|(known, _)| checkpoint_in(&known.batch)) {
+            for author in lineage {
+                self.dead.entry(*author).or_default().add(&checkpoint);
+                self.checkpoints.entry(*author).or_default().push(checkpoint.clone());
             }
         }
     }

@@ -26,7 +26,7 @@ use larder_protocol::{
 use redb::{Durability, ReadableTable, Table, WriteTransaction};
 use std::{
     collections::BTreeMap,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock, atomic::AtomicU64},
 };
 
 /// The body of an operation and its kind.
@@ -39,6 +39,8 @@ pub(super) struct Shared {
     pub(super) identity: RwLock<Arc<Identity>>,
     pub(super) permits: RwLock<Arc<dyn Permits>>,
     pub(super) instance: u64,
+    /// Length of this device's log when it was last looked at in vain for what is superseded.
+    pub(super) looked_at: AtomicU64,
     /// Why nothing can be written now.
     pub(super) trouble: RwLock<Option<Arc<CatalogError>>>,
 }

@@ -71,7 +71,8 @@ impl Core {
         now: Timestamp,
         done: &mut Compacted,
     ) -> Result<Option<Commit>, CatalogError> {
-        let permitted = self.shared.permits().permits(&self.own, u64::MAX, CHECKPOINT_KIND);
+        let permits = self.shared.permits();
+        let permitted = permits.permits(&self.own, u64::MAX, CHECKPOINT_KIND) && permits.version() == plan.roles;
         let Some(number) = self.authors.find(&plan.author) else { return Ok(None) };
         let stored = self.authors.row(number).stored;
         let present = plan.author == self.own && self.authors.cut(number).is_none() && plan.until <= stored;

@@ -26,6 +26,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError, RwLock,
+        atomic::AtomicU64,
         mpsc::{SyncSender, sync_channel},
     },
     thread::{self, JoinHandle},
@@ -327,6 +328,7 @@ impl Catalog {
             identity: RwLock::new(Arc::new(identity)),
             permits: RwLock::new(Arc::clone(&options.permits)),
             instance: 0,
+            looked_at: AtomicU64::new(0),
             trouble: RwLock::default(),
         };
         {

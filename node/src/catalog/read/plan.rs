@@ -24,6 +24,7 @@ use larder_protocol::{
 use std::{
     collections::{HashMap, hash_map::Entry},
     ops::Range,
+    sync::atomic::Ordering,
 };
 
 /// Statements that one checkpoint says again, at most: bounds what it needs of memory.
@@ -39,6 +40,8 @@ pub(in crate::catalog) struct Plan {
     pub(in crate::catalog) again: Vec<(Option<Hlc>, u16, Bytes<BODY_BYTES_MAX>)>,
     pub(in crate::catalog) let_go: u64,
     pub(in crate::catalog) checkpoint: Checkpoint,
+    /// The roles under which it was made.
+    pub(in crate::catalog) roles: [u8; 32],
 }
 
 /// A batch of the log, and how many of its operations nothing supersedes.
@@ -87,7 +90,8 @@ fn row_key(kind: u16, parts: &[&[u8]]) -> [u8; 16] {
 impl Roles<'_> {
     fn of(&mut self, seq: u64, kind: u16, body: &[u8]) -> Role {
         let Ok(Some(record)) = Record::decode(kind, body) else { return Role::Stays };
-        if !self.permits.permits(&self.author, seq, kind) {
+        // What may be said no longer cannot be said again.
+        if !self.permits.permits(&self.author, seq, kind) || !self.permits.permits(&self.author, u64::MAX, kind) {
             return Role::Stays;
         }
         if let Record::Location(location) = &record {
@@ -135,6 +139,12 @@ impl Snapshot {
         if !is_whole || logs.cut(number).is_some() || logs.is_quarantined(&author.device) {
             return Ok(None);
         }
+        // What was in vain is not done again before something was said.
+        let looked_at = &self.shared.looked_at;
+        if row.stored.saturating_sub(looked_at.load(Ordering::Relaxed)) < ops_min / 4 {
+            return Ok(None);
+        }
+        looked_at.store(row.stored, Ordering::Relaxed);
         let (mut batches, mut ops) = (Vec::new(), 0u64);
         for entry in self.txn.open_table(BATCHES)?.range((number, 0)..=(number, u64::MAX))? {
             let (key, row) = entry?;
@@ -151,7 +161,8 @@ impl Snapshot {
         if ops < ops_min.max(1) {
             return Ok(None);
         }
-        let live = self.weigh(&author, &mut batches, ops)?;
+        let permits = self.shared.permits();
+        let live = self.weigh(&author, permits.as_ref(), &mut batches, ops)?;
         let mut again = 0;
         let mut go: Vec<&Weighed> = Vec::new();
         for batch in batches.iter().filter(|batch| !batch.stays && batch.live * 2 <= batch.row.ops()) {
@@ -180,17 +191,22 @@ impl Snapshot {
         }
         let again = self.said_in(&author, &go, &live)?;
         let Ok(checkpoint) = Checkpoint::new(ranges) else { return Ok(None) };
-        Ok(Some(Plan { author, until: row.stored, again, let_go, checkpoint }))
+        Ok(Some(Plan { author, until: row.stored, again, let_go, checkpoint, roles: permits.version() }))
     }
 
     /// Finds what nothing supersedes: for each operation whether that is so.
-    fn weigh(&self, author: &Author, batches: &mut [Weighed], ops: u64) -> Result<Vec<bool>, CatalogError> {
-        let permits = self.shared.permits();
+    fn weigh(
+        &self,
+        author: &Author,
+        permits: &dyn Permits,
+        batches: &mut [Weighed],
+        ops: u64,
+    ) -> Result<Vec<bool>, CatalogError> {
         let mut live = vec![false; usize::try_from(ops).map_err(|_| CatalogError::Full("operations of one log"))?];
         let passes = ops.div_ceil(PASS_OPS).max(1);
         for pass in 0..passes {
             let mut greatest: HashMap<[u8; 16], (u64, Hlc, usize)> = HashMap::new();
-            let mut roles = Roles { author: *author, permits: permits.as_ref(), announced: HashMap::new() };
+            let mut roles = Roles { author: *author, permits, announced: HashMap::new() };
             for batch in batches.iter_mut() {
                 let opened = self.open_whole(author, &batch.row)?;
                 for ((seq, at), op) in (opened.first_seq..).zip(batch.at..).zip(opened.ops.iter()) {
