@@ -43,7 +43,7 @@ macro_rules! types {
 
 /// Every wire type. Fuzz targets name them by their position: new ones go to the end.
 pub const TYPES: &[WireType] = types![
-    log::Head,
+    log::Header,
     log::SignedBatch,
     log::SealedBatch,
     log::VersionVector,
@@ -79,7 +79,7 @@ pub const TYPES: &[WireType] = types![
     record::FolderEntry,
     record::AuditHead,
     log::Ops,
-    log::SignedHead,
+    log::SignedHeader,
     record::Checkpoint,
 ];
 

@@ -90,7 +90,7 @@ faults! {
     FalseClaim = "false-claim" in "hostile",
     /// A member falls silent in the middle of a session.
     Stall = "stall" in "hostile",
-    /// A member passes only heads on of batches that still count.
+    /// A member passes only headers on of batches that still count.
     Strip = "strip" in "hostile",
 }
 

@@ -180,8 +180,8 @@ impl Hostile {
             if let Ok(signed) = batches[at].open_whole(&LOG_KEY) {
                 fired.note(Fault::Strip);
                 let mut nonce = [0; 24];
-                nonce.copy_from_slice(&blake3::hash(&signed.head.bytes).as_bytes()[..24]);
-                batches[at] = signed.head.pack().seal(EPOCH, &LOG_KEY, nonce);
+                nonce.copy_from_slice(&blake3::hash(&signed.header.bytes).as_bytes()[..24]);
+                batches[at] = signed.header.pack().seal(EPOCH, &LOG_KEY, nonce);
             }
         }
         match (batches.is_empty(), self.logs.values().find_map(|log| log.first())) {
@@ -195,14 +195,14 @@ impl Hostile {
     pub(crate) fn take(&mut self, batches: &[SealedBatch]) {
         for sealed in batches {
             let Ok(opened) = sealed.open(&LOG_KEY) else { continue };
-            let head = match opened {
-                Opened::Whole(signed) => signed.head,
-                Opened::Husk(head) => head,
+            let header = match opened {
+                Opened::Whole(signed) => signed.header,
+                Opened::Husk(header) => header,
             };
-            let (chain, Ok(head)) = (head.hash(), head.verify(&GROUP)) else { continue };
-            let log = self.logs.entry(head.author).or_default();
-            if head.author != self.own && end(log) == head.first_seq {
-                log.push(Stored { first: head.first_seq, next: head.next_seq(), chain, sealed: sealed.clone() });
+            let (chain, Ok(header)) = (header.hash(), header.verify(&GROUP)) else { continue };
+            let log = self.logs.entry(header.author).or_default();
+            if header.author != self.own && end(log) == header.first_seq {
+                log.push(Stored { first: header.first_seq, next: header.next_seq(), chain, sealed: sealed.clone() });
             }
         }
     }

@@ -1,7 +1,7 @@
 //! What must hold, judged from outside the nodes.
 
 use crate::{
-    truth::{Reference, Roles, Truth, head, setting_body},
+    truth::{Reference, Roles, Truth, header, setting_body},
     workload::{Place, body_of, setting_name},
 };
 use larder_node::catalog::{Catalog, CatalogError, Digest, Snapshot, Summary};
@@ -157,7 +157,7 @@ pub(crate) fn log_of(read: &Snapshot, author: &Author, stored: u64) -> Result<Ve
             break;
         }
         // Checkpoints that stand ahead of their place.
-        let first = |sealed: &SealedBatch| head(sealed).map_or(0, |head| head.first_seq);
+        let first = |sealed: &SealedBatch| header(sealed).map_or(0, |header| header.first_seq);
         let ahead = batches.windows(2).filter(|pair| first(&pair[0]) > first(&pair[1])).count();
         log.extend(batches.split_off(ahead));
         from = next;
@@ -204,9 +204,10 @@ pub(crate) fn rows_follow_from_logs(
         for (known, _) in chain.iter().filter(|(known, husk)| *husk && known.batch.first_seq < accounted) {
             if !reference.proves(&author, known) {
                 let seq = known.batch.first_seq;
-                return Err(
-                    Broken(format!("node {node} accounts for {author} at {seq}, of which it has only a head")).into()
-                );
+                return Err(Broken(format!(
+                    "node {node} accounts for {author} at {seq}, of which it has only a header"
+                ))
+                .into());
             }
         }
         let waiting = view.summary.waiting.get(&author).copied().unwrap_or(0);

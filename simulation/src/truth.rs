@@ -4,7 +4,7 @@ use crate::oracle::Broken;
 use larder_protocol::{
     codec,
     id::{DeviceId, EpochId, GroupId, LocationId},
-    log::{Author, Batch, Head, Opened, SealedBatch, batch_hash, genesis_hash},
+    log::{Author, Batch, Header, Opened, SealedBatch, batch_hash, genesis_hash},
     path::RelPath,
     record::{Checkpoint, Dead, Record, Stamp, lasts},
     time::{FUTURE_MS_MAX, Timestamp},
@@ -38,11 +38,11 @@ fn checkpoint_in(batch: &Batch) -> Option<Checkpoint> {
     (checkpoint.end() <= batch.first_seq).then_some(checkpoint)
 }
 
-/// The head of a batch or husk.
-pub(crate) fn head(sealed: &SealedBatch) -> Option<Head> {
+/// The header of a batch or husk.
+pub(crate) fn header(sealed: &SealedBatch) -> Option<Header> {
     match sealed.open(&LOG_KEY).ok()? {
-        Opened::Whole(signed) => signed.head.decode().ok(),
-        Opened::Husk(head) => head.decode().ok(),
+        Opened::Whole(signed) => signed.header.decode().ok(),
+        Opened::Husk(header) => header.decode().ok(),
     }
 }
 
@@ -216,7 +216,7 @@ impl Truth {
     pub(crate) fn first_future(&self, author: &Author, stored: u64, wall: Timestamp) -> Option<u64> {
         let limit = u64::try_from(wall.as_millis()).unwrap_or(0) + FUTURE_MS_MAX;
         let signer = self.signer(author);
-        // What its author let go says nothing, and does not wait either where only its head is.
+        // What its author let go says nothing, and does not wait either where only its header is.
         let counts = |seq: u64| self.let_go.get(&signer).is_none_or(|dead| !dead.contains(seq));
         let ahead = self.ahead.get(&signer)?;
         ahead.range(..stored).find(|(seq, ms)| **ms > limit && counts(**seq)).map(|(seq, _)| *seq)
@@ -226,12 +226,12 @@ impl Truth {
     pub(crate) fn get(&self, sealed: &SealedBatch) -> Option<&Known> {
         let known = self.batches.get(&name(sealed));
         known.or_else(|| match sealed.open(&LOG_KEY).ok()? {
-            Opened::Husk(head) => self.batches.get(self.by_hash.get(&head.hash())?),
+            Opened::Husk(header) => self.batches.get(self.by_hash.get(&header.hash())?),
             Opened::Whole(_) => None,
         })
     }
 
-    /// Whether only the head of a batch is left.
+    /// Whether only the header of a batch is left.
     pub(crate) fn is_husk(&self, sealed: &SealedBatch) -> bool {
         !self.batches.contains_key(&name(sealed)) && matches!(sealed.open(&LOG_KEY), Ok(Opened::Husk(_)))
     }

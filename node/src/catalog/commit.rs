@@ -157,7 +157,7 @@ impl Stage {
         is: Checked,
         flags: (bool, bool),
     ) -> Result<(), CatalogError> {
-        let (first, next, hash) = (is.head.first_seq, is.head.next_seq(), is.hash);
+        let (first, next, hash) = (is.header.first_seq, is.header.next_seq(), is.hash);
         if let Some(checkpoint) = is.checkpoint() {
             self.authors.add_checkpoint(number, first, checkpoint);
         } else if is.batch.is_none()
@@ -187,7 +187,7 @@ impl Stage {
         (accounted, returned): (bool, bool),
     ) -> Result<(), CatalogError> {
         let payload = codec::encode(sealed).map_err(|_| CatalogError::Full("operations of one batch"))?;
-        let (ops, first_seq) = (is.head.count, is.head.first_seq);
+        let (ops, first_seq) = (is.header.count, is.header.first_seq);
         let frame = Frame { accounted, returned, ops, first_seq, payload }.encode();
         let (file, offset) = self.authors.next_frame(number);
         self.append(file, offset, &frame);
@@ -196,7 +196,7 @@ impl Stage {
         let (hash, husk, kinds) = (is.hash, is.batch.is_none(), kinds(&is));
         let placed = BatchRow { folder, segment, offset, len, hash, husk, kinds };
         row.offset += frame.len() as u64;
-        self.ops += is.head.count as usize;
+        self.ops += is.header.count as usize;
         self.batches.push(StagedBatch { author: number, first: first_seq, batch: is.batch, row: placed });
         Ok(())
     }
@@ -255,8 +255,8 @@ impl Stage {
             let sealed = identity.seal(&signed)?;
             appended.next_seq = batch.next_seq();
             let (first_seq, next_seq) = (batch.first_seq, batch.next_seq());
-            let head = signed.head.decode().map_err(|_| CatalogError::Full("bytes of one batch"))?;
-            let is = Checked { head, hash: signed.head.hash(), bytes: signed.ops.len(), batch: Some(batch) };
+            let header = signed.header.decode().map_err(|_| CatalogError::Full("bytes of one batch"))?;
+            let is = Checked { header, hash: signed.header.hash(), bytes: signed.ops.len(), batch: Some(batch) };
             self.batch(number, &sealed, is, (true, false))?;
             self.authors.account(number, first_seq, next_seq);
             self.own.push(OwnBatch { author: *own, first_seq, next_seq, sealed: sealed.clone() });
@@ -340,7 +340,7 @@ impl Stage {
 /// Kinds of a batch's operations, run-length encoded.
 pub(super) fn kinds(is: &Checked) -> Vec<(u16, u32)> {
     let mut runs: Vec<(u16, u32)> = Vec::new();
-    let Some(batch) = &is.batch else { return vec![(HUSK_KIND, is.head.count)] };
+    let Some(batch) = &is.batch else { return vec![(HUSK_KIND, is.header.count)] };
     for op in batch.ops.iter() {
         match runs.last_mut() {
             Some((kind, count)) if *kind == op.kind => *count += 1,

@@ -1,6 +1,6 @@
 //! Compaction: logs without what their authors no longer stand by, and the local log without what was written over.
 //!
-//! Of a batch that no longer counts the head stays, in its place. A segment is written anew under another name, synced, and gets
+//! Of a batch that no longer counts the header stays, in its place. A segment is written anew under another name, synced, and gets
 //! the number of its next generation last; only then redb learns where its batches lie, and the old file goes
 //! ([`generations`](super::generations)). The values that only this device has move to a file of the next number in the same
 //! way. Whenever the power goes, opening takes what is whole and newest, and removes what is left of others.
@@ -40,7 +40,7 @@ type Place = (DeviceId, u32, u64);
 /// What lies in a segment that is to be written anew.
 #[derive(Default)]
 struct Contents {
-    /// Offset → the batch there, and whether only its head is needed.
+    /// Offset → the batch there, and whether only its header is needed.
     rows: BTreeMap<u64, ((u32, u64), BatchRow, bool)>,
 }
 
@@ -161,7 +161,7 @@ impl Core {
         Ok(worth.into_iter().collect())
     }
 
-    /// Writes a segment anew, with heads in place of batches that no longer count; gives the bytes that this saves.
+    /// Writes a segment anew, with headers in place of batches that no longer count; gives the bytes that this saves.
     fn compact_segment(&mut self, place: Place, contents: &Contents) -> Result<u64, CatalogError> {
         let (device, folder, segment) = place;
         let author = Author { device, incarnation: folder };
@@ -175,10 +175,10 @@ impl Core {
                 let (mut frame, mut row) = (frame, row.clone());
                 if *dead {
                     let sealed: SealedBatch = codec::decode(&frame.payload).map_err(|_| CatalogError::damaged(&old))?;
-                    let head = identity.husk_of(&sealed).ok_or(CatalogError::NoLogKey(sealed.epoch))?;
-                    let (head, _) = head.map_err(|_| CatalogError::damaged(&old))?;
-                    let husk = codec::encode(&identity.seal_husk(&head)?);
-                    frame.payload = husk.map_err(|_| CatalogError::Full("bytes of one head"))?;
+                    let header = identity.husk_of(&sealed).ok_or(CatalogError::NoLogKey(sealed.epoch))?;
+                    let (header, _) = header.map_err(|_| CatalogError::damaged(&old))?;
+                    let husk = codec::encode(&identity.seal_husk(&header)?);
+                    frame.payload = husk.map_err(|_| CatalogError::Full("bytes of one header"))?;
                     (row.husk, row.kinds) = (true, vec![(HUSK_KIND, frame.ops)]);
                 }
                 let encoded = frame.encode();

@@ -14,7 +14,7 @@ use super::{
     tables::BATCHES,
 };
 use larder_protocol::{
-    log::{Author, Head, genesis_hash},
+    log::{Author, Header, genesis_hash},
     planted::{Plant, is_planted},
     time::Timestamp,
 };
@@ -78,7 +78,7 @@ impl<'a, T: ReadableTable<(u32, u64), &'static [u8]>> Logs<'a, T> {
     }
 
     /// Hash of the batch before an operation with which a batch begins.
-    fn before(&self, log: u32, seq: u64, batch: &Head) -> Result<[u8; 32], CatalogError> {
+    fn before(&self, log: u32, seq: u64, batch: &Header) -> Result<[u8; 32], CatalogError> {
         let last = match seq.checked_sub(1) {
             Some(until) => self.last_in(log, 0, until)?,
             None => None,
@@ -90,8 +90,8 @@ impl<'a, T: ReadableTable<(u32, u64), &'static [u8]>> Logs<'a, T> {
         })
     }
 
-    /// Where a batch with this head and hash belongs.
-    pub(super) fn place(&self, batch: &Head, hash: &[u8; 32]) -> Result<Place, CatalogError> {
+    /// Where a batch with this header and hash belongs.
+    pub(super) fn place(&self, batch: &Header, hash: &[u8; 32]) -> Result<Place, CatalogError> {
         match self.authors.find(&batch.author) {
             Some(log) => self.place_in(log, batch, hash),
             None if batch.first_seq > 0 => Ok(Place::Missing(0)),
@@ -104,7 +104,7 @@ impl<'a, T: ReadableTable<(u32, u64), &'static [u8]>> Logs<'a, T> {
         }
     }
 
-    fn place_in(&self, log: u32, batch: &Head, hash: &[u8; 32]) -> Result<Place, CatalogError> {
+    fn place_in(&self, log: u32, batch: &Header, hash: &[u8; 32]) -> Result<Place, CatalogError> {
         let first = batch.first_seq;
         let name = |hash: &[u8; 32]| Author::split(batch.author.device, hash);
         if let Some(cut) = self.authors.cut(log).filter(|cut| first >= *cut) {
@@ -182,7 +182,7 @@ impl Stage {
             let mut logs = Logs::new(&self.authors, &table, &self.hashes);
             let mut firsts: BTreeMap<Author, (u64, [u8; 32])> = BTreeMap::new();
             for (at, item) in received.iter().enumerate() {
-                let batch = &item.is.head;
+                let batch = &item.is.header;
                 if item.ahead {
                     places.push(Place::Elsewhere);
                     continue;
@@ -222,7 +222,7 @@ impl Stage {
         }
         let mut counts = Vec::new();
         for (item, place) in received.into_iter().zip(places) {
-            let (author, first, next) = (item.is.head.author, item.is.head.first_seq, item.is.head.next_seq());
+            let (author, first, next) = (item.is.header.author, item.is.header.first_seq, item.is.header.next_seq());
             if item.ahead {
                 self.ahead.push((author, first, item.sealed));
                 continue;
@@ -245,7 +245,7 @@ impl Stage {
                     };
                     counts.push((log, first, next));
                     applied.batches += 1;
-                    applied.ops += item.is.head.count as usize;
+                    applied.ops += item.is.header.count as usize;
                     self.received(core, log, item, accounted, now)?;
                 }
                 _ => applied.unplaced += 1,
@@ -276,9 +276,9 @@ impl Stage {
             self.clock.observe(last_reading(batch), now);
         }
         self.checkpoint |= item.is.checkpoint().is_some();
-        let (first, next) = (item.is.head.first_seq, item.is.head.next_seq());
+        let (first, next) = (item.is.header.first_seq, item.is.header.next_seq());
         // A device vouches for its own log, also for what comes back from others; nobody else might any longer.
-        let returned = item.is.head.author.device == core.own.device;
+        let returned = item.is.header.author.device == core.own.device;
         let own = returned && !is_planted(Plant::OwnLogIsNotVouchedFor);
         self.batch(log, &item.sealed, item.is, (accounted || own, returned))?;
         if accounted || own {
@@ -345,19 +345,19 @@ impl Core {
         applied: &mut Applied,
         commits: &mut Vec<Commit>,
     ) -> Result<(), ReceiveError> {
-        let place = self.place(&item.is.head, &item.is.hash)?;
-        if item.is.head.author == self.own && !matches!(place, Place::Known(_)) {
+        let place = self.place(&item.is.header, &item.is.hash)?;
+        if item.is.header.author == self.own && !matches!(place, Place::Known(_)) {
             // Signed with this device's key, and not here: the proof that its log went on elsewhere. What comes before
             // it there is shared, whatever was noted.
             if matches!(place, Place::Fork { .. } | Place::Next(_)) {
-                self.own_shared = self.own_shared.max(item.is.head.first_seq);
+                self.own_shared = self.own_shared.max(item.is.header.first_seq);
             }
             let (begun, commit) = self.start_incarnation(now)?;
             applied.begun = Some(begun);
             commits.push(commit);
         }
-        match self.place(&item.is.head, &item.is.hash)? {
-            Place::Fork { .. } if self.authors.is_quarantined(&item.is.head.author.device) => applied.unplaced += 1,
+        match self.place(&item.is.header, &item.is.hash)? {
+            Place::Fork { .. } if self.authors.is_quarantined(&item.is.header.author.device) => applied.unplaced += 1,
             Place::Fork { log, old, before } => {
                 let (fork, changes) = self.fork(item, log, old, before, accounted, now)?;
                 applied.batches += 1;
@@ -377,7 +377,7 @@ impl Core {
     }
 
     /// Where a batch belongs in what is committed.
-    pub(super) fn place(&self, batch: &Head, hash: &[u8; 32]) -> Result<Place, CatalogError> {
+    pub(super) fn place(&self, batch: &Header, hash: &[u8; 32]) -> Result<Place, CatalogError> {
         let txn = self.shared.db.begin_read()?;
         let table = txn.open_table(BATCHES)?;
         Logs::new(&self.authors, &table, &BTreeMap::new()).place(batch, hash)
@@ -394,7 +394,7 @@ impl Core {
         now: Timestamp,
     ) -> Result<(Fork, Changes), CatalogError> {
         self.writable()?;
-        let (author, seq) = (item.is.head.author, item.is.head.first_seq);
+        let (author, seq) = (item.is.header.author, item.is.header.first_seq);
         let mut stage = Stage::new(self);
         let (moved, branch) = stage.authors.split(log, seq, before, old, &item.is.hash);
         stage.received(self, branch, item, accounted, now)?;

@@ -76,14 +76,14 @@ impl Core {
             let mut table = txn.open_table(BATCHES)?;
             while let Found::Frame(frame, next) = shared.segments.frame_at(&file, offset)? {
                 let sealed = codec::decode::<SealedBatch>(&frame.payload).map_err(|_| CatalogError::damaged(&file))?;
-                let head = identity.husk_of(&sealed).ok_or(CatalogError::NoLogKey(sealed.epoch))?;
-                let (head, husk) = head.map_err(|_| CatalogError::damaged(&file))?;
+                let header = identity.husk_of(&sealed).ok_or(CatalogError::NoLogKey(sealed.epoch))?;
+                let (header, husk) = header.map_err(|_| CatalogError::damaged(&file))?;
                 let mut known = None;
                 for number in &logs {
                     let key = (*number, frame.first_seq);
                     if let Some(row) = table.get(key)? {
                         let row = BatchRow::decode(rows::open(BATCHES, &key, row.value())?)?;
-                        known = (row.hash == head.hash()).then_some((key, row)).or(known);
+                        known = (row.hash == header.hash()).then_some((key, row)).or(known);
                     }
                 }
                 let Some((key, row)) = known else { break };

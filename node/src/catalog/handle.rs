@@ -424,8 +424,8 @@ impl Catalog {
     fn check(&self, sealed: SealedBatch) -> Result<Received, ReceiveError> {
         let (identity, permits) = (self.shared.identity(), self.shared.permits());
         let is = identity.open(&sealed).ok_or(ReceiveError::UnknownEpoch(sealed.epoch))??;
-        if !permits.is_member(&is.head.author) {
-            return Err(ReceiveError::Stranger(is.head.author));
+        if !permits.is_member(&is.header.author) {
+            return Err(ReceiveError::Stranger(is.header.author));
         }
         Ok(Received { sealed, is, ahead: false })
     }
@@ -479,10 +479,10 @@ impl Catalog {
             if bytes >= PART_BYTES || batches.peek().is_none() {
                 let mut received = std::mem::take(&mut part);
                 received.retain(|item| {
-                    let head = &item.is.head;
-                    let admitted = item.ahead || admit(&head.author, head.count as usize, item.is.bytes);
+                    let header = &item.is.header;
+                    let admitted = item.ahead || admit(&header.author, header.count as usize, item.is.bytes);
                     if !admitted {
-                        all.refused.insert(head.author.device);
+                        all.refused.insert(header.author.device);
                     }
                     admitted
                 });
@@ -533,7 +533,7 @@ impl Catalog {
     }
 
     /// Declares what of this device's own log no longer counts, when enough of it is superseded and nothing is provisional;
-    /// and takes out of the files of all logs what their authors no longer stand by: only heads stay. Reads the whole log,
+    /// and takes out of the files of all logs what their authors no longer stand by: only headers stay. Reads the whole log,
     /// which takes seconds per million statements: for idle times. May block: not for async threads.
     ///
     /// # Errors

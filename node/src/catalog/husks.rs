@@ -1,4 +1,4 @@
-//! Batches of which only the head is left, as they come from others.
+//! Batches of which only the header is left, as they come from others.
 //!
 //! Whoever sends a husk sends before it, in the same frame, a checkpoint of the same author that lets all of its operations go,
 //! ahead of its place in the log. That the checkpoint stands in the same history shows when it comes in its place: until then
@@ -59,11 +59,11 @@ impl Proofs {
     /// # Errors
     /// [`ReceiveError::Unproven`] for a husk that no checkpoint of the frame proves.
     pub(super) fn pass(&mut self, item: Received) -> Result<Vec<Received>, ReceiveError> {
-        let head = &item.is.head;
-        let (author, first, next) = (head.author, head.first_seq, head.next_seq());
+        let header = &item.is.header;
+        let (author, first, next) = (header.author, header.first_seq, header.next_seq());
         let known = self.known.entry(author).or_default();
         if item.is.batch.is_none() {
-            let proven = !head.lasting && known.iter().any(|checkpoint| checkpoint.covers(first, next));
+            let proven = !header.lasting && known.iter().any(|checkpoint| checkpoint.covers(first, next));
             if !proven && !is_planted(Plant::HuskIsTakenUnproven) {
                 return Err(ReceiveError::Unproven { author, seq: first });
             }
@@ -73,7 +73,7 @@ impl Proofs {
         known.extend(checkpoint);
         let mut passed: Vec<Received> = self.ahead.take().into_iter().collect();
         for before in &mut passed {
-            before.ahead = before.is.head.author == author && before.is.head.first_seq > first;
+            before.ahead = before.is.header.author == author && before.is.header.first_seq > first;
         }
         if is_checkpoint {
             self.ahead = Some(item);

@@ -4,7 +4,7 @@ use super::CatalogError;
 use ed25519_dalek::SigningKey;
 use larder_protocol::{
     id::{DeviceId, EpochId, GroupId},
-    log::{Author, Batch, BatchError, Head, Opened, Packed, SealedBatch, SignedBatch, SignedHead},
+    log::{Author, Batch, BatchError, Header, Opened, Packed, SealedBatch, SignedBatch, SignedHeader},
     record::{Checkpoint, Record},
 };
 use std::{collections::BTreeMap, fmt};
@@ -61,8 +61,8 @@ impl Identity {
     }
 
     /// Seals what is left of a batch under the current epoch.
-    pub(super) fn seal_husk(&self, head: &SignedHead) -> Result<SealedBatch, CatalogError> {
-        self.seal_packed(&head.pack())
+    pub(super) fn seal_husk(&self, header: &SignedHeader) -> Result<SealedBatch, CatalogError> {
+        self.seal_packed(&header.pack())
     }
 
     /// Seals under the current epoch.
@@ -84,13 +84,13 @@ impl Identity {
         let key = self.log_keys.keys.get(&sealed.epoch)?;
         Some(sealed.open(key).and_then(|opened| match opened {
             Opened::Whole(signed) => {
-                let (batch, head) = (signed.verify(&self.group)?, signed.head.decode()?);
-                let bytes = signed.head.bytes.len() + signed.ops.len();
-                Ok(Checked { hash: signed.head.hash(), head, bytes, batch: Some(batch) })
+                let (batch, header) = (signed.verify(&self.group)?, signed.header.decode()?);
+                let bytes = signed.header.bytes.len() + signed.ops.len();
+                Ok(Checked { hash: signed.header.hash(), header, bytes, batch: Some(batch) })
             }
             Opened::Husk(husk) => {
-                let head = husk.verify(&self.group)?;
-                Ok(Checked { hash: husk.hash(), head, bytes: husk.bytes.len(), batch: None })
+                let header = husk.verify(&self.group)?;
+                Ok(Checked { hash: husk.hash(), header, bytes: husk.bytes.len(), batch: None })
             }
         }))
     }
@@ -103,11 +103,11 @@ impl Identity {
     }
 
     /// What stays of a batch from this device's own store when it no longer counts, and whether it is that already.
-    pub(super) fn husk_of(&self, sealed: &SealedBatch) -> Option<Result<(SignedHead, bool), BatchError>> {
+    pub(super) fn husk_of(&self, sealed: &SealedBatch) -> Option<Result<(SignedHeader, bool), BatchError>> {
         let key = self.log_keys.keys.get(&sealed.epoch)?;
         Some(sealed.open(key).map(|opened| match opened {
-            Opened::Whole(signed) => (signed.head, false),
-            Opened::Husk(head) => (head, true),
+            Opened::Whole(signed) => (signed.header, false),
+            Opened::Husk(header) => (header, true),
         }))
     }
 }
@@ -118,7 +118,7 @@ pub(super) const CHECKPOINT_KIND: u16 = 11;
 /// What was in a seal: its signature is its author's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Checked {
-    pub(super) head: Head,
+    pub(super) header: Header,
     pub(super) hash: [u8; 32],
     /// Length outside the seal, which may be far more than inside.
     pub(super) bytes: usize,
@@ -152,7 +152,7 @@ pub trait Permits: Send + Sync {
     /// Whether an author's operation at `seq` may be of this kind.
     fn permits(&self, author: &Author, seq: u64, kind: u16) -> bool;
 
-    /// Changes whenever an answer may have changed, for instance a hash of the membership log's heads.
+    /// Changes whenever an answer may have changed, for instance a hash of the membership log's headers.
     fn version(&self) -> [u8; 32];
 }
 

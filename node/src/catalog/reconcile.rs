@@ -13,7 +13,7 @@ use super::{
 };
 use larder_protocol::{
     codec,
-    log::{Author, Batch, Head, SealedBatch},
+    log::{Author, Batch, Header, SealedBatch},
     planted::{Plant, is_planted},
     record::lasts,
     time::Timestamp,
@@ -190,7 +190,7 @@ impl Core {
                     Found::Damaged => return self.set_aside_from(folder, report).map(|()| Stop::Done),
                 };
                 let opened = codec::decode::<SealedBatch>(&frame.payload).ok().map(|sealed| identity.open(&sealed));
-                let Checked { head, hash, bytes, batch } = match opened {
+                let Checked { header, hash, bytes, batch } = match opened {
                     Some(Some(Ok(opened))) => opened,
                     Some(None) => {
                         report.locked_logs.push(author);
@@ -198,19 +198,19 @@ impl Core {
                     }
                     _ => return self.set_aside_from(folder, report).map(|()| Stop::Done),
                 };
-                if head.author.device != author.device || (!author.is_split() && head.author != author) {
+                if header.author.device != author.device || (!author.is_split() && header.author != author) {
                     return self.set_aside_from(folder, report).map(|()| Stop::Done);
                 }
-                let place = self.place_replayed(&head, &hash, &replay.hashes)?;
-                let (first_seq, next_seq, len) = (head.first_seq, head.next_seq(), next - offset);
-                let is = Checked { head, hash, bytes, batch };
+                let place = self.place_replayed(&header, &hash, &replay.hashes)?;
+                let (first_seq, next_seq, len) = (header.first_seq, header.next_seq(), next - offset);
+                let is = Checked { header, hash, bytes, batch };
                 let (folder_number, husk, kinds) = (author.incarnation, is.batch.is_none(), kinds(&is));
                 let placed = BatchRow { folder: folder_number, segment, offset, len, hash, husk, kinds };
                 let checkpoint = is.checkpoint();
                 replay.looks_back |= husk || checkpoint.is_some();
                 let log = match place {
                     Place::Next(log) => Some(log),
-                    Place::First => Some(self.authors.number(&identity.group, &is.head.author)),
+                    Place::First => Some(self.authors.number(&identity.group, &is.header.author)),
                     Place::Fork { .. } if self.authors.is_quarantined(&author.device) => None,
                     Place::Fork { log, old, before } => {
                         self.replay_commit(replay, now)?;
@@ -233,7 +233,7 @@ impl Core {
                         self.authors.account(log, first_seq, next_seq);
                     }
                     if own && frame.returned {
-                        replay.returned = replay.returned.max(Some(is.head.author.incarnation));
+                        replay.returned = replay.returned.max(Some(is.header.author.incarnation));
                     }
                     if let Some(checkpoint) = checkpoint {
                         self.authors.add_checkpoint(log, first_seq, checkpoint);
@@ -261,7 +261,7 @@ impl Core {
 
     fn place_replayed(
         &self,
-        batch: &Head,
+        batch: &Header,
         hash: &[u8; 32],
         staged: &BTreeMap<(u32, u64), [u8; 32]>,
     ) -> Result<Place, CatalogError> {

@@ -24,7 +24,7 @@ fuzz_target!(|input: &[u8]| {
         assert!(batch.ops.is_empty() || verified.as_ref() == Ok(&batch));
         let seal = |packed: Packed| packed.seal(EpochId::new([2; 16]), &[3; 32], [4; 24]);
         let sealed = seal(signed.pack().expect("fits"));
-        assert_eq!(seal(signed.head.pack()).open(&[3; 32]), Ok(Opened::Husk(signed.head.clone())));
+        assert_eq!(seal(signed.header.pack()).open(&[3; 32]), Ok(Opened::Husk(signed.header.clone())));
         assert_eq!(sealed.open(&[3; 32]), Ok(Opened::Whole(signed)));
         let _ = encode(&Gossip::of(batch.author, batch.first_seq, batch.next_seq(), &sealed)).expect("fits");
         for op in batch.ops.iter() {
@@ -37,10 +37,10 @@ fuzz_target!(|input: &[u8]| {
         let _ = sealed.open(&[3; 32]);
     }
     if let Ok(signed) = decode::<SignedBatch>(input)
-        && let Ok(head) = signed.head.decode()
+        && let Ok(header) = signed.header.decode()
     {
-        let _ = (signed.verify(&head.group), signed.decode());
-        assert!(head.next_seq() >= head.first_seq);
+        let _ = (signed.verify(&header.group), signed.decode());
+        assert!(header.next_seq() >= header.first_seq);
     }
     Gossip::message_id(input);
 });

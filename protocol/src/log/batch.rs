@@ -2,7 +2,7 @@
 
 use super::{
     Author,
-    head::{Head, SignedHead, ops_hash},
+    header::{Header, SignedHeader, ops_hash},
     pack::{self, PackError},
 };
 use crate::{
@@ -75,7 +75,7 @@ pub fn genesis_hash(group: &GroupId, author: &Author) -> [u8; 32] {
 
 /// Hash of a signed batch, which the next one names.
 pub fn batch_hash(batch: &SignedBatch) -> [u8; 32] {
-    batch.head.hash()
+    batch.header.hash()
 }
 
 /// Why a batch is refused.
@@ -93,7 +93,7 @@ pub enum BatchError {
     /// It has no operation, its sequence numbers overflow, or its author has an impossible incarnation.
     #[error("batch has no operation, or an impossible sequence number or incarnation")]
     Range,
-    /// Its operations are not those that its head names.
+    /// Its operations are not those that its header names.
     #[error("batch has other operations than it was signed with")]
     Ops,
     /// It has an operation that always counts, and does not say so.
@@ -110,17 +110,17 @@ pub enum BatchError {
     Seal,
 }
 
-/// A batch with its author's signature over its head.
+/// A batch with its author's signature over its header.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SignedBatch {
     /// All but the operations, signed.
-    pub head: SignedHead,
+    pub header: SignedHeader,
     /// Encoded [`Ops`].
     pub ops: Bytes<BATCH_BYTES_MAX>,
 }
 
 impl Wire for SignedBatch {
-    const MAX_BYTES: usize = BATCH_BYTES_MAX + SignedHead::MAX_BYTES + 16;
+    const MAX_BYTES: usize = BATCH_BYTES_MAX + SignedHeader::MAX_BYTES + 16;
 }
 
 impl SignedBatch {
@@ -130,7 +130,7 @@ impl SignedBatch {
     /// [`EncodeError`] when the operations exceed [`BATCH_BYTES_MAX`].
     pub fn sign(batch: &Batch, key: &SigningKey) -> Result<Self, EncodeError> {
         let ops = codec::encode(&batch.ops)?;
-        let head = Head {
+        let header = Header {
             group: batch.group,
             author: batch.author,
             first_seq: batch.first_seq,
@@ -140,7 +140,7 @@ impl SignedBatch {
             ops: ops_hash(&ops),
         };
         Ok(Self {
-            head: SignedHead::sign(&head, key),
+            header: SignedHeader::sign(&header, key),
             ops: Bytes::new(ops).expect("encode keeps the operations' limit"),
         })
     }
@@ -150,12 +150,12 @@ impl SignedBatch {
     /// # Errors
     /// [`BatchError`] says what is wrong.
     pub fn verify(&self, group: &GroupId) -> Result<Batch, BatchError> {
-        let head = self.head.verify(group)?;
-        if ops_hash(&self.ops) != head.ops {
+        let header = self.header.verify(group)?;
+        if ops_hash(&self.ops) != header.ops {
             return Err(BatchError::Ops);
         }
-        let lasting = head.lasting;
-        let batch = self.with_ops(head)?;
+        let lasting = header.lasting;
+        let batch = self.with_ops(header)?;
         if batch.is_lasting() && !lasting {
             return Err(BatchError::Lasting);
         }
@@ -167,19 +167,19 @@ impl SignedBatch {
     /// # Errors
     /// [`BatchError`] when the bytes are no batch.
     pub fn decode(&self) -> Result<Batch, BatchError> {
-        self.with_ops(self.head.decode()?)
+        self.with_ops(self.header.decode()?)
     }
 
-    fn with_ops(&self, head: Head) -> Result<Batch, BatchError> {
+    fn with_ops(&self, header: Header) -> Result<Batch, BatchError> {
         let ops: Ops = codec::decode(&self.ops)?;
-        if ops.len() != head.count as usize {
+        if ops.len() != header.count as usize {
             return Err(BatchError::Ops);
         }
-        let Head { group, author, first_seq, previous, .. } = head;
+        let Header { group, author, first_seq, previous, .. } = header;
         Ok(Batch { group, author, first_seq, previous, ops })
     }
 
-    /// What is sealed: the batch, compressed when that pays. Not canonical: the signature is over its head.
+    /// What is sealed: the batch, compressed when that pays. Not canonical: the signature is over its header.
     ///
     /// # Errors
     /// [`EncodeError`] when the batch exceeds its limits.
@@ -188,10 +188,10 @@ impl SignedBatch {
     }
 }
 
-impl SignedHead {
+impl SignedHeader {
     /// What is sealed in place of a batch that no longer counts.
     pub fn pack(&self) -> Packed {
-        Packed(pack::pack_husk(&codec::encode(self).expect("a head keeps its limit")))
+        Packed(pack::pack_husk(&codec::encode(self).expect("a header keeps its limit")))
     }
 }
 
@@ -201,7 +201,7 @@ pub enum Opened {
     /// A batch with its operations.
     Whole(SignedBatch),
     /// All that is left of one that no longer counts.
-    Husk(SignedHead),
+    Husk(SignedHeader),
 }
 
 /// A signed batch, or its husk, as it lies inside a seal.
@@ -255,7 +255,7 @@ impl SealedBatch {
             .decrypt(&XNonce::from(self.nonce), &self.sealed[..])
             .map_err(|_| BatchError::Seal)?;
         match pack::husk_in(&plain) {
-            Some(head) => Ok(Opened::Husk(codec::decode(head)?)),
+            Some(header) => Ok(Opened::Husk(codec::decode(header)?)),
             None => Ok(Opened::Whole(codec::decode(&pack::unpack(&plain, SignedBatch::MAX_BYTES)?)?)),
         }
     }
@@ -304,9 +304,9 @@ mod tests {
             let sealed = signed.pack().unwrap().seal(EpochId::new([2; 16]), &[3; 32], [4; 24]);
             laws::check(&sealed);
             prop_assert_eq!(sealed.open_whole(&[3; 32]).unwrap().verify(&batch.group).unwrap(), batch);
-            let husk = signed.head.pack().seal(EpochId::new([2; 16]), &[3; 32], [5; 24]);
+            let husk = signed.header.pack().seal(EpochId::new([2; 16]), &[3; 32], [5; 24]);
             laws::check(&husk);
-            prop_assert_eq!(husk.open(&[3; 32]).unwrap(), Opened::Husk(signed.head));
+            prop_assert_eq!(husk.open(&[3; 32]).unwrap(), Opened::Husk(signed.header));
             prop_assert_eq!(husk.open_whole(&[3; 32]), Err(BatchError::Husk));
         }
     }
@@ -328,19 +328,19 @@ mod tests {
         }
         let changed = SignedBatch { ops: Bytes::new(codec::encode(&empty.ops).unwrap()).unwrap(), ..signed.clone() };
         assert_eq!(changed.verify(&batch.group), Err(BatchError::Ops));
-        let head = signed.head.decode().unwrap();
-        let counted = SignedHead::sign(&Head { count: 2, ..head.clone() }, &key());
-        assert_eq!(SignedBatch { head: counted, ..signed.clone() }.verify(&batch.group), Err(BatchError::Ops));
+        let header = signed.header.decode().unwrap();
+        let counted = SignedHeader::sign(&Header { count: 2, ..header.clone() }, &key());
+        assert_eq!(SignedBatch { header: counted, ..signed.clone() }.verify(&batch.group), Err(BatchError::Ops));
         assert_eq!(
-            SignedHead::sign(&Head { count: 1_001, ..head.clone() }, &key()).verify(&batch.group),
+            SignedHeader::sign(&Header { count: 1_001, ..header.clone() }, &key()).verify(&batch.group),
             Err(BatchError::Range)
         );
         let mut always = batch.clone();
         always.ops = List::truncated([Op { kind: 11, ..batch.ops[0].clone() }]);
         let always = SignedBatch::sign(&always, &key()).unwrap();
         assert!(always.verify(&batch.group).is_ok());
-        let hidden = Head { lasting: false, ..always.head.decode().unwrap() };
-        let hidden = SignedBatch { head: SignedHead::sign(&hidden, &key()), ..always };
+        let hidden = Header { lasting: false, ..always.header.decode().unwrap() };
+        let hidden = SignedBatch { header: SignedHeader::sign(&hidden, &key()), ..always };
         assert_eq!(hidden.verify(&batch.group), Err(BatchError::Lasting));
         let sealed = signed.pack().unwrap().seal(EpochId::new([2; 16]), &[3; 32], [4; 24]);
         assert_eq!(sealed.open(&[5; 32]), Err(BatchError::Seal));

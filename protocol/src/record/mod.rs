@@ -111,7 +111,7 @@ records! {
 
 /// Whether statements of a kind always count: announcements of locations, without which later statements are not believed;
 /// checkpoints; and entries of synced folders, whose contexts name operations one by one
-/// (`docs/decisions/0006-folder-entries.md`). A batch with one of them says so in its head, and never becomes a husk.
+/// (`docs/decisions/0006-folder-entries.md`). A batch with one of them says so in its header, and never becomes a husk.
 pub const fn lasts(kind: u16) -> bool {
     matches!(kind, 2 | 11 | 12)
 }

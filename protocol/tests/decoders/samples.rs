@@ -204,14 +204,14 @@ pub fn of(name: &str) -> Vec<Vec<u8>> {
     let file = EntryValue::File(File { content: CONTENT, size: 500, modified: Timestamp(-5), verified: SEEN });
     let head = Gossip::Head { author: author(0), next_seq: 9 };
     match name {
-        "Head" => all(&[signed(&batch(5, b"one")).head.decode().expect("decodes")]),
+        "Header" => all(&[signed(&batch(5, b"one")).header.decode().expect("decodes")]),
         "Ops" => all(&[batch(5, &all(&[entry(file)])[0]).ops, batch(60_000, b"of a later version").ops]),
-        "SignedHead" => all(&[signed(&batch(999, &[1, 2, 3])).head]),
+        "SignedHeader" => all(&[signed(&batch(999, &[1, 2, 3])).header]),
         "Checkpoint" => all(&[checkpoint(1), checkpoint(9)]),
         "SignedBatch" => all(&[signed(&batch(999, &[1, 2, 3]))]),
         "SealedBatch" => all(&[
             sealed(&batch(999, &[1, 2, 3])),
-            signed(&batch(999, &[1, 2, 3])).head.pack().seal(EPOCH, &[18; 32], [20; 24]),
+            signed(&batch(999, &[1, 2, 3])).header.pack().seal(EPOCH, &[18; 32], [20; 24]),
         ]),
         "VersionVector" => all(&[VersionVector::default(), vector()]),
         "Create" => all(&[create()]),

@@ -150,7 +150,7 @@ fn log(catalog: &Catalog, author: Author) -> Vec<SealedBatch> {
 /// Operations and husks of a log as it travels, without the checkpoints that go ahead.
 fn ops_and_husks(catalog: &Catalog, author: Author) -> (usize, usize) {
     let all: Vec<_> = log(catalog, author).iter().map(|it| identity(1).open(it).unwrap().unwrap()).collect();
-    let ahead = all.iter().zip(all.iter().skip(1)).filter(|(a, b)| a.head.first_seq > b.head.first_seq).count();
+    let ahead = all.iter().zip(all.iter().skip(1)).filter(|(a, b)| a.header.first_seq > b.header.first_seq).count();
     let whole = |it: &super::super::identity::Checked| it.batch.as_ref().map(|batch| batch.ops.len());
     (all.iter().skip(ahead).filter_map(whole).sum(), all.iter().filter(|it| it.batch.is_none()).count())
 }
@@ -392,7 +392,7 @@ fn a_husk_that_is_proven_by_another_history_is_given_back_whole() {
     assert_eq!((stands(&honest, 1, "a"), stands(&honest, 1, "b")), (Some(file(2)), Some(file(3))));
 }
 
-/// A device compacts; its copy goes on from before, in the middle of what the others have only heads of.
+/// A device compacts; its copy goes on from before, in the middle of what the others have only headers of.
 #[test]
 fn a_copy_branches_off_among_husks() {
     let mut hand = Hand::new(1, 0);
@@ -439,7 +439,7 @@ fn a_copy_branches_off_among_husks() {
     }
 }
 
-/// The proof of a quarantine goes through what there are only heads of.
+/// The proof of a quarantine goes through what there are only headers of.
 #[test]
 fn a_quarantine_is_proven_with_husks() {
     let mut hand = Hand::new(1, 0);

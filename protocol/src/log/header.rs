@@ -1,6 +1,6 @@
-//! Heads of batches: what an author signs, and all that is left of a batch that no longer counts.
+//! Headers of batches: what an author signs, and all that is left of a batch that no longer counts.
 //!
-//! A batch's hash and signature are over its head, which names the hash of the operations. So a batch can lose its
+//! A batch's hash and signature are over its header, which names the hash of the operations. So a batch can lose its
 //! operations, and the chain of hashes stays whole: every place in a log can still be compared, and a fork is seen where it
 //! is. Such a *husk* is taken only where a [`Checkpoint`](crate::record::Checkpoint) of the same author says that none of its
 //! operations counts any longer: `docs/decisions/0005-checkpoints.md`.
@@ -14,8 +14,8 @@ use crate::{
 use ed25519_dalek::{Signer, SigningKey};
 use serde::{Deserialize, Serialize};
 
-/// Most bytes in an encoded head.
-pub const HEAD_BYTES_MAX: usize = 192;
+/// Most bytes in an encoded header.
+pub const HEADER_BYTES_MAX: usize = 192;
 
 const SIGNATURE_DOMAIN: &[u8] = b"larder batch v1\0";
 const HASH_CONTEXT: &str = "larder 2026 batch hash v1";
@@ -23,7 +23,7 @@ const OPS_CONTEXT: &str = "larder 2026 batch operations hash v1";
 
 /// What is said of a batch without its operations.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Head {
+pub struct Header {
     /// The group it belongs to.
     pub group: GroupId,
     /// Whose.
@@ -40,42 +40,42 @@ pub struct Head {
     pub ops: [u8; 32],
 }
 
-impl Wire for Head {
-    const MAX_BYTES: usize = HEAD_BYTES_MAX;
+impl Wire for Header {
+    const MAX_BYTES: usize = HEADER_BYTES_MAX;
 }
 
-impl Head {
+impl Header {
     /// Sequence number after the last operation.
     pub fn next_seq(&self) -> u64 {
         self.first_seq.saturating_add(u64::from(self.count))
     }
 }
 
-/// Hash of encoded operations, as a head names it.
+/// Hash of encoded operations, as a header names it.
 pub(super) fn ops_hash(ops: &[u8]) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new_derive_key(OPS_CONTEXT);
     *hasher.update(ops).finalize().as_bytes()
 }
 
-/// A head and its author's signature over exactly these bytes. By itself: a husk.
+/// A header and its author's signature over exactly these bytes. By itself: a husk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SignedHead {
-    /// Encoded [`Head`].
-    pub bytes: Bytes<HEAD_BYTES_MAX>,
+pub struct SignedHeader {
+    /// Encoded [`Header`].
+    pub bytes: Bytes<HEADER_BYTES_MAX>,
     /// Ed25519 over a domain tag and `bytes`.
     pub signature: Bytes<64>,
 }
 
-impl Wire for SignedHead {
-    const MAX_BYTES: usize = HEAD_BYTES_MAX + 80;
+impl Wire for SignedHeader {
+    const MAX_BYTES: usize = HEADER_BYTES_MAX + 80;
 }
 
-impl SignedHead {
-    pub(super) fn sign(head: &Head, key: &SigningKey) -> Self {
-        let bytes = codec::encode(head).expect("a head has a fixed shape, shorter than its limit");
+impl SignedHeader {
+    pub(super) fn sign(header: &Header, key: &SigningKey) -> Self {
+        let bytes = codec::encode(header).expect("a header has a fixed shape, shorter than its limit");
         let signature = key.sign(&signed_message(&bytes)).to_bytes().to_vec();
         Self {
-            bytes: Bytes::new(bytes).expect("encode keeps the head's limit"),
+            bytes: Bytes::new(bytes).expect("encode keeps the header's limit"),
             signature: Bytes::new(signature).expect("an Ed25519 signature has 64 bytes"),
         }
     }
@@ -84,28 +84,28 @@ impl SignedHead {
     ///
     /// # Errors
     /// [`BatchError`] says what is wrong.
-    pub fn verify(&self, group: &GroupId) -> Result<Head, BatchError> {
-        let head = self.decode()?;
-        if head.group != *group {
+    pub fn verify(&self, group: &GroupId) -> Result<Header, BatchError> {
+        let header = self.decode()?;
+        if header.group != *group {
             return Err(BatchError::Group);
         }
-        if head.author.incarnation >= INCARNATIONS_MAX
-            || head.count == 0
-            || head.count as usize > BATCH_OPS_MAX
-            || head.first_seq.checked_add(u64::from(head.count)).is_none()
+        if header.author.incarnation >= INCARNATIONS_MAX
+            || header.count == 0
+            || header.count as usize > BATCH_OPS_MAX
+            || header.first_seq.checked_add(u64::from(header.count)).is_none()
         {
             return Err(BatchError::Range);
         }
-        verify_device_signature(&head.author.device, &signed_message(&self.bytes), &self.signature)
+        verify_device_signature(&header.author.device, &signed_message(&self.bytes), &self.signature)
             .ok_or(BatchError::Signature)?;
-        Ok(head)
+        Ok(header)
     }
 
     /// Decodes without checking the signature: for bytes that were verified before they were stored.
     ///
     /// # Errors
-    /// [`DecodeError`] when the bytes are no head.
-    pub fn decode(&self) -> Result<Head, DecodeError> {
+    /// [`DecodeError`] when the bytes are no header.
+    pub fn decode(&self) -> Result<Header, DecodeError> {
         codec::decode(&self.bytes)
     }
 
