@@ -13,6 +13,8 @@ mod clock;
 pub mod conformance;
 mod error;
 pub mod fs;
+#[cfg(feature = "clouds")]
+mod http;
 pub mod layers;
 mod layout;
 pub mod memory;
@@ -20,8 +22,12 @@ mod pipeline;
 mod profile;
 mod provider;
 mod registry;
+#[cfg(feature = "clouds")]
+pub mod s3;
 mod settings;
 mod snapshot;
+#[cfg(feature = "clouds")]
+pub mod sqlite;
 mod tree;
 pub mod upload;
 mod words;
