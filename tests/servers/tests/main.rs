@@ -1,0 +1,3 @@
+//! What the servers do, driven with a plain HTTP client.
+
+mod real;
