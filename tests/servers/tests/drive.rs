@@ -311,7 +311,7 @@ fn an_upload_survives_what_befalls_it() {
     assert_eq!(arrived(&session), format!("bytes=0-{}", unit - 1));
 
     // The token expires between two parts; the parts that have arrived stay.
-    let _ = client.drive.clock().advance(Duration::from_secs(3600));
+    client.drive.clock().advance(Duration::from_secs(3600));
     assert_eq!(reason(&client.part(&session, &rest, vec![1; unit]).expect(401)), "authError");
     let again = Call::new("PUT", &session).bearer(&client.drive.oauth().grant(&[SCOPE_FILE]).access);
     let _ = again.header("content-range", &rest).body(vec![1; unit]).go().expect(200);
