@@ -143,8 +143,9 @@ impl Call {
         *request.method_mut() = self.method;
         let target = uri.path_and_query().map_or("/", |target| target.as_str());
         *request.uri_mut() = target.parse().expect("a part of a URI is one");
-        let host = (HOST.as_str().to_owned(), authority.to_owned());
-        for (name, value) in self.headers.into_iter().chain([host]) {
+        let named = self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host"));
+        let host = (!named).then(|| (HOST.as_str().to_owned(), authority.to_owned()));
+        for (name, value) in self.headers.into_iter().chain(host) {
             let name: hyper::header::HeaderName = name.parse().expect("a header's name");
             request.headers_mut().append(name, value.parse().expect("a header's value"));
         }

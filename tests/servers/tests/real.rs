@@ -2,6 +2,7 @@
 
 use larder_test_servers::{
     http::Call,
+    mock::{Fault, Kind, Protocol, Proxy},
     servers::{FakeGcs, SeaweedS3, Sftp, WebDav},
 };
 use std::{
@@ -11,10 +12,11 @@ use std::{
     sync::LazyLock,
 };
 
+/// In a static, as a test binary shares it: it ends with the binary.
+static S3: LazyLock<SeaweedS3> = LazyLock::new(SeaweedS3::start);
+
 #[test]
 fn seaweed_stores_signed_objects() {
-    // In a static, as a test binary shares it: it ends with the binary.
-    static S3: LazyLock<SeaweedS3> = LazyLock::new(SeaweedS3::start);
     let path = format!("/{}/k%C3%BCche/1.bin", S3.bucket());
     let _ = S3.call("PUT", &path, "", "hello").go().expect(200);
     assert_eq!(S3.call("GET", &path, "", "").go().expect(200).body, "hello");
@@ -29,6 +31,31 @@ fn seaweed_stores_signed_objects() {
     for _ in 0..20 {
         let _ = S3.call("PUT", &format!("/{}/object", S3.bucket()), "", "x").go().expect(200);
     }
+}
+
+#[test]
+fn a_proxy_brings_faults_to_a_real_server() {
+    let proxy = Proxy::start(Protocol::S3, S3.endpoint());
+    let host = proxy.endpoint().replace("http://", "");
+    let path = format!("/{}/k%C3%BCche", S3.bucket());
+    let call = |method: &str, query: &str, body: Vec<u8>| S3.call_by(&host, method, &path, query, body);
+    proxy.faults().next(Kind::Put, Fault::retry_after(503, 1));
+    assert_eq!(call("PUT", "", vec![7; 100_000]).go().expect(503).header("retry-after"), "1");
+    let _ = call("GET", "", vec![]).go().expect(404);
+    let _ = call("PUT", "", vec![7; 100_000]).go().expect(200);
+    assert_eq!(call("HEAD", "", vec![]).go().expect(200).header("content-length"), "100000");
+    proxy.faults().next(Kind::Download, Fault::WrongBytes);
+    assert_eq!(call("GET", "", vec![]).go().expect(200).body[50_000], 6);
+    let begun = call("POST", "uploads=", vec![]).go().expect(200).text();
+    let upload = begun.split("<UploadId>").nth(1).and_then(|rest| rest.split('<').next()).unwrap().to_owned();
+    let part = |number| call("PUT", &format!("partNumber={number}&uploadId={upload}"), vec![1; 5 << 20]);
+    proxy.faults().nth(Kind::Part, 2, Fault::CutBody(1 << 20));
+    let _ = part(1).go().expect(200);
+    assert!(part(2).try_go().is_err());
+    let _ = call("DELETE", &format!("uploadId={upload}"), vec![]).go().expect(204);
+    assert_eq!(proxy.log().part_sizes(), [5 << 20, 1 << 20]);
+    assert!(proxy.log().with_in_url(&[S3.secret_key().to_owned()]).is_empty());
+    assert_eq!(proxy.faults().outstanding(), 0);
 }
 
 #[test]
@@ -55,6 +82,10 @@ fn webdav_stores_files_for_its_user() {
     assert_eq!(again.status, 412);
     assert_eq!(call("PROPFIND", "/").header("depth", "1").go().status, 207);
     assert_eq!(Call::new("GET", format!("{}/", dav.endpoint())).go().status, 401);
+    let proxy = Proxy::start(Protocol::WebDav, dav.endpoint());
+    let list = Call::new("PROPFIND", format!("{}/", proxy.endpoint())).basic(dav.user(), dav.password());
+    proxy.faults().next(Kind::List, Fault::retry_after(429, 1));
+    assert_eq!([list.clone().go().status, list.go().status], [429, 207]);
 }
 
 #[test]

@@ -7,6 +7,8 @@
 //! - [`log`]: what was asked, for assertions, such as that no secret was in a URL or how large the parts were;
 //! - [`clock`]: time that tests may move on, for tokens, sessions and listings.
 //!
+//! [`Proxy`] puts the same faults and log in front of a real server.
+//!
 //! A mock answers a whole request at once and knows one account. Where it is stricter or looser than the service, its
 //! module says so. Nothing here was compared with the real services: "documented" means their public documents.
 
@@ -20,6 +22,7 @@ pub mod graph;
 pub mod hashes;
 pub mod log;
 pub mod oauth;
+pub mod proxy;
 mod ranges;
 mod server;
 
@@ -30,3 +33,4 @@ pub use gcs::Gcs;
 pub use graph::Graph;
 pub use log::{Entry, Log};
 pub use oauth::OAuth;
+pub use proxy::{Protocol, Proxy};

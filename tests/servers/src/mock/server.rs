@@ -231,7 +231,7 @@ async fn exchange(
     let most = if let Some(Fault::CutBody(most)) = &fault { *most } else { usize::MAX };
     let (body, complete) = read(incoming, most).await;
     let keep_at_most = if let Some(Fault::KeepOnly(most)) = &fault { Some(*most) } else { None };
-    let request = Request { method: head.method, path, query, headers: head.headers, body, complete, keep_at_most };
+    let mut request = Request { method: head.method, path, query, headers: head.headers, body, complete, keep_at_most };
 
     let reply = match &fault {
         Some(Fault::Status { status, headers, body }) => {
@@ -240,7 +240,17 @@ async fn exchange(
         Some(Fault::Reset) => None,
         // Of a body that broke off only an upload session makes use.
         _ if !complete && kind != Kind::Part => None,
-        _ => Some(service.answer(kind, &request)),
+        _ => {
+            // A proxy waits for its server: others go on meanwhile.
+            let service = service.clone();
+            let work = tokio::task::spawn_blocking(move || {
+                let reply = service.answer(kind, &request);
+                (request, reply)
+            });
+            let (back, reply) = work.await.map_err(|_| connection.reset())?;
+            request = back;
+            Some(reply)
+        }
     };
     let answered = complete && !matches!(fault, Some(Fault::Reset | Fault::ResetAfterwards | Fault::Hang));
     switches.log.push(entry(kind, &request, reply.as_ref().filter(|_| answered), fault.clone()));
@@ -306,7 +316,8 @@ fn response(reply: Reply, fault: Option<Fault>) -> hyper::Response<Answer> {
     *response.status_mut() = StatusCode::from_u16(status).expect("services use valid codes");
     let length = ("content-length".to_owned(), len.to_string());
     // 204 and 304 have no body and no length (RFC 9110, 8.6).
-    let length = (status != 204 && status != 304).then_some(length);
+    let has_length = headers.iter().any(|(name, _)| name == "content-length");
+    let length = (status != 204 && status != 304 && !has_length).then_some(length);
     for (name, value) in headers.into_iter().chain(length) {
         let name: hyper::header::HeaderName = name.parse().expect("services use valid names");
         response.headers_mut().append(name, value.parse().expect("services use valid values"));

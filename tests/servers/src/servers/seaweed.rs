@@ -93,8 +93,13 @@ impl SeaweedS3 {
 
     /// A signed request for a path like `/bucket/key` and a query, both encoded already.
     pub fn call(&self, method: &str, path: &str, query: &str, body: impl Into<Bytes>) -> Call {
+        self.call_by(&self.host, method, path, query, body)
+    }
+
+    /// [`SeaweedS3::call`] by way of a proxy at `host`, for which it is signed.
+    pub fn call_by(&self, host: &str, method: &str, path: &str, query: &str, body: impl Into<Bytes>) -> Call {
         let Self { access_key, secret_key, .. } = self;
-        Signer { access_key, secret_key, region: REGION }.call(method, &self.host, path, query, body.into())
+        Signer { access_key, secret_key, region: REGION }.call(method, host, path, query, body.into())
     }
 }
 

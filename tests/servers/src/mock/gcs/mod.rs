@@ -15,6 +15,8 @@ mod multipart;
 mod objects;
 mod requests;
 
+pub(super) use requests::kind;
+
 use super::{
     Clock, Faults, Log,
     server::{Server, Switches, base_of, listen},

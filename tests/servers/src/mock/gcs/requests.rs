@@ -23,39 +23,7 @@ pub(super) struct Requests {
 
 impl Service for Requests {
     fn kind(&self, method: &Method, path: &str, query: &str, headers: &HeaderMap) -> Kind {
-        let has = |name: &str| query.split('&').any(|pair| pair.split('=').next() == Some(name));
-        let range = headers.get("content-range").and_then(|range| range.to_str().ok());
-        match (method.as_str(), &segments(path)[..]) {
-            ("POST", ["batch", "storage", "v1"]) => Kind::Batch,
-            ("GET", ["storage", "v1", "b", _]) => Kind::About,
-            ("GET", ["storage", "v1", "b", _, "o"]) => Kind::List,
-            ("GET", ["storage", "v1", "b", _, "o", _]) if query.contains("alt=media") => Kind::Download,
-            ("GET", ["storage", "v1", "b", _, "o", _]) => Kind::Stat,
-            ("DELETE", ["storage", "v1", "b", _, "o", _]) => Kind::Delete,
-            ("POST", ["storage", "v1", "b", _, "o", _, "rewriteTo" | "copyTo", "b", _, "o", _]) => Kind::Copy,
-            (_, ["storage", ..]) => Kind::Unknown,
-            (method, ["upload", "storage", "v1", "b", _, "o"]) => match method {
-                "PUT" if range.is_some_and(|range| range.starts_with("bytes */")) => Kind::UploadStatus,
-                "PUT" => Kind::Part,
-                "DELETE" => Kind::CancelUpload,
-                _ if query.contains("uploadType=resumable") => Kind::BeginUpload,
-                _ => Kind::Put,
-            },
-            // The XML API.
-            (method, [_, _, ..]) => match method {
-                "POST" if has("uploads") => Kind::BeginUpload,
-                "PUT" if has("uploadId") => Kind::Part,
-                "GET" if has("uploadId") => Kind::UploadStatus,
-                "POST" if has("uploadId") => Kind::CompleteUpload,
-                "DELETE" if has("uploadId") => Kind::CancelUpload,
-                "GET" => Kind::Download,
-                "HEAD" => Kind::Stat,
-                "PUT" => Kind::Put,
-                "DELETE" => Kind::Delete,
-                _ => Kind::Unknown,
-            },
-            _ => Kind::Unknown,
-        }
+        kind(method, path, query, headers)
     }
 
     fn answer(&self, kind: Kind, request: &Request) -> Reply {
@@ -95,6 +63,43 @@ impl Service for Requests {
 impl Requests {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a request is for, in either API.
+pub(in crate::mock) fn kind(method: &Method, path: &str, query: &str, headers: &HeaderMap) -> Kind {
+    let has = |name: &str| query.split('&').any(|pair| pair.split('=').next() == Some(name));
+    let range = headers.get("content-range").and_then(|range| range.to_str().ok());
+    match (method.as_str(), &segments(path)[..]) {
+        ("POST", ["batch", "storage", "v1"]) => Kind::Batch,
+        ("GET", ["storage", "v1", "b", _]) => Kind::About,
+        ("GET", ["storage", "v1", "b", _, "o"]) => Kind::List,
+        ("GET", ["storage", "v1", "b", _, "o", _]) if query.contains("alt=media") => Kind::Download,
+        ("GET", ["storage", "v1", "b", _, "o", _]) => Kind::Stat,
+        ("DELETE", ["storage", "v1", "b", _, "o", _]) => Kind::Delete,
+        ("POST", ["storage", "v1", "b", _, "o", _, "rewriteTo" | "copyTo", "b", _, "o", _]) => Kind::Copy,
+        (_, ["storage", ..]) => Kind::Unknown,
+        (method, ["upload", "storage", "v1", "b", _, "o"]) => match method {
+            "PUT" if range.is_some_and(|range| range.starts_with("bytes */")) => Kind::UploadStatus,
+            "PUT" => Kind::Part,
+            "DELETE" => Kind::CancelUpload,
+            _ if query.contains("uploadType=resumable") => Kind::BeginUpload,
+            _ => Kind::Put,
+        },
+        // The XML API.
+        (method, [_, _, ..]) => match method {
+            "POST" if has("uploads") => Kind::BeginUpload,
+            "PUT" if has("uploadId") => Kind::Part,
+            "GET" if has("uploadId") => Kind::UploadStatus,
+            "POST" if has("uploadId") => Kind::CompleteUpload,
+            "DELETE" if has("uploadId") => Kind::CancelUpload,
+            "GET" => Kind::Download,
+            "HEAD" => Kind::Stat,
+            "PUT" => Kind::Put,
+            "DELETE" => Kind::Delete,
+            _ => Kind::Unknown,
+        },
+        _ => Kind::Unknown,
     }
 }
 
