@@ -10,9 +10,13 @@
 
 mod abilities;
 mod clock;
+#[cfg(feature = "clouds")]
+mod clouds;
 pub mod conformance;
 mod error;
 pub mod fs;
+#[cfg(feature = "clouds")]
+pub mod gcs;
 #[cfg(feature = "clouds")]
 mod http;
 pub mod layers;
@@ -25,11 +29,15 @@ mod registry;
 #[cfg(feature = "clouds")]
 pub mod s3;
 mod settings;
+#[cfg(feature = "clouds")]
+pub mod sftp;
 mod snapshot;
 #[cfg(feature = "clouds")]
 pub mod sqlite;
 mod tree;
 pub mod upload;
+#[cfg(feature = "clouds")]
+pub mod webdav;
 mod words;
 
 #[cfg(test)]

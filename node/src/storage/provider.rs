@@ -64,7 +64,7 @@ pub struct Listed {
 /// A part of a listing.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Page {
-    /// Objects in order of the bytes of their keys.
+    /// Objects in the storage's own order: by the bytes of their keys, but for servers that order folder by folder.
     pub objects: Vec<Listed>,
     /// Where the listing goes on, as `after` of the next call; `None` at its end.
     pub next: Option<ObjectKey>,
@@ -110,8 +110,8 @@ pub trait StorageProvider: Send + Sync + 'static {
     /// What is known of an object; `None` when there is none.
     fn stat<'a>(&'a self, key: &'a ObjectKey) -> Pending<'a, Option<Stat>>;
 
-    /// Objects whose keys begin with `prefix` and come after `after`, in order of key; at most `limit`, and at most
-    /// [`PAGE_MAX`]. A page may be shorter than that and still have a next one.
+    /// Objects whose keys begin with `prefix` and come after `after`, in an order that does not change; at most `limit`, and
+    /// at most [`PAGE_MAX`]. A page may be shorter than that and still have a next one.
     fn list<'a>(&'a self, prefix: &'a str, after: Option<&'a ObjectKey>, limit: usize) -> Pending<'a, Page>;
 
     /// Removes an object; that there is none is no error.
@@ -180,23 +180,26 @@ pub trait StorageProvider: Send + Sync + 'static {
     }
 }
 
-/// All objects whose keys begin so.
+/// All objects whose keys begin so, in order of the bytes of their keys.
 ///
 /// # Errors
 /// [`StorageError`] of the first page that fails.
 pub async fn list_all(provider: &dyn StorageProvider, prefix: &str) -> Result<Vec<Listed>, StorageError> {
-    let mut all = Vec::new();
+    let mut all: Vec<Listed> = Vec::new();
     let mut after = None;
     loop {
         let page = provider.list(prefix, after.as_ref(), PAGE_MAX).await?;
         all.extend(page.objects);
         match page.next {
-            Some(next) if after.as_ref().is_none_or(|after| *after < next) => after = Some(next),
+            Some(next) if after.as_ref() != Some(&next) => after = Some(next),
             Some(_) => {
                 let detail = "a listing does not get ahead";
                 return Err(StorageError::new(provider.name(), super::StorageErrorKind::Other, detail));
             }
-            None => return Ok(all),
+            None => {
+                all.sort_by(|a, b| a.key.cmp(&b.key));
+                return Ok(all);
+            }
         }
     }
 }

@@ -94,14 +94,10 @@ pub struct Registry {
 impl Registry {
     /// The built-in providers.
     pub fn built_in() -> Self {
-        let factories: Vec<Arc<dyn ProviderFactory>> = vec![
-            Arc::new(super::fs::FsFactory),
-            Arc::new(super::memory::MemoryFactory),
-            #[cfg(feature = "clouds")]
-            Arc::new(super::s3::S3Factory),
-            #[cfg(feature = "clouds")]
-            Arc::new(super::sqlite::SqliteFactory),
-        ];
+        let factories: Vec<Arc<dyn ProviderFactory>> =
+            vec![Arc::new(super::fs::FsFactory), Arc::new(super::memory::MemoryFactory)];
+        #[cfg(feature = "clouds")]
+        let factories = super::clouds::factories().into_iter().chain(factories).collect::<Vec<_>>();
         let factories = factories.into_iter().map(|factory| (factory.name(), factory)).collect();
         Self { factories: RwLock::new(factories), ..Self::default() }
     }

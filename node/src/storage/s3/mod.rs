@@ -216,29 +216,34 @@ impl S3Provider {
     }
 
     async fn list_objects(&self, prefix: &str, after: Option<&ObjectKey>, limit: usize) -> Result<Page, StorageError> {
-        let mut query = vec![
-            ("list-type", "2".to_owned()),
-            ("max-keys", limit.clamp(1, PAGE_MAX).to_string()),
-            ("prefix", self.name_prefix(prefix)),
-        ];
-        query.extend(after.map(|after| ("start-after", format!("{}{after}", self.prefix))));
-        let ask = Ask { method: Method::GET, query, ..Ask::default() };
-        let reply = self.exchange(ask, Vec::new(), None).await?.ok("listing")?;
         let strange = || StorageError::new(NAME, StorageErrorKind::Other, "listing: an answer that is not understood");
-        let root = xml::parse(&reply.body).ok_or_else(strange)?;
-        let (mut objects, mut last) = (Vec::new(), None);
-        for found in root.all("Contents") {
-            let name = found.text("Key").ok_or_else(strange)?;
-            let size = found.text("Size").and_then(|size| size.parse().ok()).ok_or_else(strange)?;
-            let modified = found.text("LastModified").and_then(rfc3339);
-            // What others put there under names that are no keys is not ours to list.
-            if let Some(key) = self.key(name) {
-                last = Some(key.clone());
-                objects.push(Listed { key, size, modified });
+        let mut start = after.map(|after| self.name_prefix(after.as_str()));
+        loop {
+            let mut query = vec![
+                ("list-type", "2".to_owned()),
+                ("max-keys", limit.clamp(1, PAGE_MAX).to_string()),
+                ("prefix", self.name_prefix(prefix)),
+            ];
+            query.extend(start.map(|start| ("start-after", start)));
+            let ask = Ask { method: Method::GET, query, ..Ask::default() };
+            let reply = self.exchange(ask, Vec::new(), None).await?.ok("listing")?;
+            let root = xml::parse(&reply.body).ok_or_else(strange)?;
+            let (mut objects, mut last) = (Vec::new(), None);
+            for found in root.all("Contents") {
+                let name = found.text("Key").ok_or_else(strange)?;
+                let size = found.text("Size").and_then(|size| size.parse().ok()).ok_or_else(strange)?;
+                let modified = found.text("LastModified").and_then(rfc3339);
+                // What others put there under names that are no keys is not ours to list.
+                objects.extend(self.key(name).map(|key| Listed { key, size, modified }));
+                last = Some(name.to_owned());
             }
+            let more = root.text("IsTruncated") == Some("true") && last.is_some();
+            if !more || !objects.is_empty() {
+                let next = objects.last().map(|listed| listed.key.clone()).filter(|_| more);
+                return Ok(Page { objects, next });
+            }
+            start = last;
         }
-        let more = root.text("IsTruncated") == Some("true");
-        Ok(Page { objects, next: last.filter(|_| more) })
     }
 }
 

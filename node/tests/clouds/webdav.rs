@@ -1,0 +1,26 @@
+//! `webdav` against wsgidav.
+
+use super::{conforms, open};
+use larder_node::storage::{StorageErrorKind, StorageProvider};
+use larder_test_servers::servers::WebDav;
+use std::sync::Arc;
+
+fn opened(server: &WebDav, folder: &str, password: &str) -> Arc<dyn StorageProvider> {
+    let url = format!("{}/{folder}", server.endpoint());
+    open("webdav", &[("url", &url)], &[("username", server.user()), ("password", password)])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn conforms_on_wsgidav() {
+    let server = WebDav::start();
+    conforms(&*opened(&server, "", server.password()), &[]).await;
+    assert_eq!(std::fs::read_dir(server.files().join(".larder/tmp")).unwrap().count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_password_is_told_without_it() {
+    let server = WebDav::start();
+    let error = opened(&server, "", "canary").test().await.unwrap_err();
+    assert_eq!(error.kind, StorageErrorKind::NotAllowed);
+    assert!(!format!("{error:?}").contains("canary"));
+}
