@@ -18,10 +18,16 @@ pub mod fs;
 #[cfg(feature = "clouds")]
 pub mod gcs;
 #[cfg(feature = "clouds")]
+pub mod gdrive;
+#[cfg(feature = "clouds")]
 mod http;
 pub mod layers;
 mod layout;
 pub mod memory;
+#[cfg(feature = "clouds")]
+pub mod oauth;
+#[cfg(feature = "clouds")]
+pub mod onedrive;
 mod pipeline;
 mod profile;
 mod provider;

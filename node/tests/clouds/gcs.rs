@@ -16,8 +16,9 @@ fn opened(endpoint: &str, bucket: &str, token: &str) -> Arc<dyn StorageProvider>
 async fn conforms_on_fake_gcs_server() {
     let server = FakeGcs::start();
     let storage = opened(server.endpoint(), &server.bucket(), "any");
-    // It has no XML multipart.
+    // It has no XML multipart, and drops the connection at a range that begins beyond the end.
     let without = [
+        "ranges",
         "objects_of_every_size",
         "nothing_shows_before_it_is_complete",
         "given_up_leaves_nothing",

@@ -3,6 +3,7 @@
 //! `larder-test-servers` starts them on loopback and says where each is unfaithful. One server serves a whole module; each
 //! test has a bucket or folder of its own.
 
+mod accounts;
 mod gcs;
 mod s3;
 mod sftp;

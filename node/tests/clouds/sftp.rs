@@ -20,15 +20,38 @@ fn opened(server: &Sftp, known_hosts: &str) -> Arc<dyn StorageProvider> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn conforms_on_openssh_and_connects_again_when_the_connection_is_lost() {
+async fn conforms_on_openssh() {
     let server = Sftp::start();
     let storage = opened(&server, server.known_hosts().to_str().unwrap());
     conforms(&*storage, &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_ends_is_told_at_once_and_made_again() {
+    let server = Sftp::start();
+    let storage = opened(&server, server.known_hosts().to_str().unwrap());
     let key = ObjectKey::new("kept").unwrap();
     storage.put(&key, "x".into(), PutMode::Replace).await.unwrap();
-    drop(server);
-    let error = storage.stat(&key).await.unwrap_err();
-    assert!(error.may_retry(), "{error:?}");
+    let ours = std::fs::read_to_string(format!("/proc/self/task/{}/children", std::process::id())).unwrap();
+    let port = format!("-p{}", server.port());
+    let threads = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+    let children = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok());
+    let children = children.chain([ours]).collect::<Vec<_>>().join(" ");
+    let ssh: Vec<&str> = children
+        .split_whitespace()
+        .filter(|pid| std::fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.contains(&port)))
+        .collect();
+    assert!(!ssh.is_empty());
+    for pid in ssh {
+        assert!(std::process::Command::new("kill").arg(pid).status().unwrap().success());
+    }
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(30);
+    loop {
+        match storage.get_range(&key, None).await {
+            Ok(bytes) => break assert_eq!(bytes, "x"),
+            Err(error) => assert!(error.may_retry() && tokio::time::Instant::now() < deadline, "{error:?}"),
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

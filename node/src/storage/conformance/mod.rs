@@ -84,7 +84,7 @@ impl Bench<'_> {
     }
 
     async fn holds(&self, key: &ObjectKey, expected: &[u8]) -> Result<(), Broken> {
-        let got = self.provider.get_range(key, None).await?;
+        let got = self.provider.get_range(key, None).await.map_err(|error| Broken(format!("{key}: {error:?}")))?;
         hold(got == expected, || format!("{key} holds {} bytes that are not the {} put", got.len(), expected.len()))
     }
 }

@@ -1,6 +1,7 @@
 //! HTTP as the clouds use it: one client, one reading of statuses, bounded answers, no secrets in errors.
 
 pub(super) mod parts;
+pub(super) mod resumable;
 pub(super) mod xml;
 
 use super::{ObjectKey, PutMode, SettingError, StorageError, StorageErrorKind, StorageProvider};

@@ -165,6 +165,11 @@ impl SftpProvider {
         Ok(session)
     }
 
+    /// Does something as long as the session lasts that it uses.
+    async fn guarded<T>(&self, work: impl Future<Output = Result<T, StorageError>>) -> Result<T, StorageError> {
+        self.session().await?.while_it_lasts(work).await
+    }
+
     fn known(&self) -> std::sync::MutexGuard<'_, BTreeSet<String>> {
         self.folders.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -365,15 +370,15 @@ impl StorageProvider for SftpProvider {
     }
 
     fn put<'a>(&'a self, key: &'a ObjectKey, bytes: Bytes, mode: PutMode) -> Pending<'a, Put> {
-        Box::pin(self.put_object(key, bytes, mode))
+        Box::pin(self.guarded(self.put_object(key, bytes, mode)))
     }
 
     fn get_range<'a>(&'a self, key: &'a ObjectKey, range: Option<Range<u64>>) -> Pending<'a, Bytes> {
-        Box::pin(self.read(key, range))
+        Box::pin(self.guarded(self.read(key, range)))
     }
 
     fn stat<'a>(&'a self, key: &'a ObjectKey) -> Pending<'a, Option<Stat>> {
-        Box::pin(async move {
+        Box::pin(self.guarded(async move {
             let session = self.session().await?;
             let found = self.attributes(&session, &self.path(key.as_str())).await?;
             // Its time has whole seconds: too coarse to tell versions apart.
@@ -382,21 +387,21 @@ impl StorageProvider for SftpProvider {
                 modified: modified(&found),
                 version: None::<Version>,
             }))
-        })
+        }))
     }
 
     fn list<'a>(&'a self, prefix: &'a str, after: Option<&'a ObjectKey>, limit: usize) -> Pending<'a, Page> {
-        Box::pin(tree::list(self, prefix, after, limit))
+        Box::pin(self.guarded(tree::list(self, prefix, after, limit)))
     }
 
     fn delete<'a>(&'a self, key: &'a ObjectKey) -> Pending<'a, ()> {
-        Box::pin(async move {
+        Box::pin(self.guarded(async move {
             let session = self.session().await?;
             match session.raw.remove(self.path(key.as_str())).await {
                 Err(error) if !is_status(&error, StatusCode::NoSuchFile) => Err(session.error(error)),
                 _ => Ok(()),
             }
-        })
+        }))
     }
 
     fn test(&self) -> Pending<'_, ()> {
@@ -425,7 +430,7 @@ impl StorageProvider for SftpProvider {
 
 impl Rename for SftpProvider {
     fn rename<'a>(&'a self, from: &'a ObjectKey, to: &'a ObjectKey, mode: PutMode) -> Pending<'a, ()> {
-        Box::pin(async move {
+        Box::pin(self.guarded(async move {
             let session = self.session().await?;
             let (from_path, to_path) = (self.path(from.as_str()), self.path(to.as_str()));
             let missing = || StorageError::new(NAME, StorageErrorKind::NotFound, from.to_string());
@@ -434,7 +439,7 @@ impl Rename for SftpProvider {
                 return Ok(());
             }
             Err(StorageError::new(NAME, StorageErrorKind::Conflict, to.to_string()))
-        })
+        }))
     }
 }
 

@@ -19,6 +19,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
 };
+use tokio::sync::watch;
 
 /// Longest wait for one answer of the server, in seconds.
 const ANSWER_SECONDS: u64 = 60;
@@ -30,6 +31,8 @@ pub(super) struct Session {
     pub(super) raw: RawSftpSession,
     ssh: Mutex<Child>,
     broken: AtomicBool,
+    /// What `ssh` complained, once it has ended.
+    complaint: watch::Receiver<Option<String>>,
 }
 
 impl Drop for Session {
@@ -69,30 +72,43 @@ impl Session {
             .stdout(Stdio::from(OwnedFd::from(output)))
             .stderr(Stdio::piped())
             .spawn();
-        let ssh = ssh.map_err(|error| {
+        let mut ssh = ssh.map_err(|error| {
             failed(StorageErrorKind::Unsupported, "the program 'ssh' cannot be started").because(error)
         })?;
+        // Its complaints end when it does: sooner than an answer that will not come is given up.
+        let (told, complaint) = watch::channel(None);
+        if let Some(stderr) = ssh.stderr.take() {
+            tokio::task::spawn_blocking(move || {
+                let mut text = String::new();
+                let _ = stderr.take(COMPLAINT_MAX).read_to_string(&mut text);
+                told.send_replace(Some(text));
+            });
+        }
         let raw = RawSftpSession::new(tokio::net::UnixStream::from_std(ours).map_err(io)?);
         raw.set_timeout(ANSWER_SECONDS);
-        let session = Self { raw, ssh: Mutex::new(ssh), broken: AtomicBool::new(false) };
-        match session.raw.init().await {
-            Ok(_) => Ok(session),
-            Err(Error::Timeout) => Err(failed(StorageErrorKind::TimedOut, "no answer from the server")),
-            Err(_) => tokio::task::spawn_blocking(move || Err(session.ended()))
-                .await
-                .map_err(|error| failed(StorageErrorKind::Other, error.to_string()))?,
-        }
+        let session = Self { raw, ssh: Mutex::new(ssh), broken: AtomicBool::new(false), complaint };
+        session.while_it_lasts(async { session.raw.init().await.map_err(|error| session.error(error)) }).await?;
+        Ok(session)
     }
 
-    /// Why the process ended. Blocks until it has.
-    fn ended(&self) -> StorageError {
-        let mut ssh = self.ssh.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut text = String::new();
-        let _ = ssh.kill();
-        if let Some(stderr) = ssh.stderr.take() {
-            let _ = stderr.take(COMPLAINT_MAX).read_to_string(&mut text);
+    /// Does something as long as the session lasts.
+    pub(super) async fn while_it_lasts<T>(
+        &self,
+        work: impl Future<Output = Result<T, StorageError>>,
+    ) -> Result<T, StorageError> {
+        let mut complaint = self.complaint.clone();
+        let ended = async {
+            // A sender that is gone without a word means the same.
+            complaint.wait_for(Option::is_some).await.map(|text| text.clone().unwrap_or_default()).unwrap_or_default()
+        };
+        tokio::select! {
+            biased;
+            done = work => done,
+            text = ended => {
+                self.broken.store(true, Ordering::Release);
+                Err(self::complaint(&text))
+            }
         }
-        complaint(&text)
     }
 
     /// Whether it can go on being used.

@@ -237,10 +237,18 @@ impl Job<'_> {
 
     async fn transfer(&self, upload: &Upload, have: Vec<Part>) -> Result<Put, StorageError> {
         let rules = self.multipart.rules();
-        let parts = if rules.in_order {
-            self.in_order(upload, &rules, have).await?
+        let put = if rules.in_order {
+            self.in_order(upload, &rules, have).await
         } else {
-            self.any_order(upload, &rules, have).await?
+            self.any_order(upload, &rules, have).await
+        };
+        let parts = match put {
+            // Somebody was quicker, and the storage says so with the part that would have made the object.
+            Err(error) if error.kind == StorageErrorKind::Conflict && self.object.mode == PutMode::IfAbsent => {
+                self.multipart.abort(upload).await?;
+                return Ok(Put::AlreadyThere);
+            }
+            put => put?,
         };
         let completed = self.multipart.complete(upload, &parts, self.object.mode).await;
         match completed {
