@@ -5,7 +5,12 @@ use larder_node::storage::{
     Credential, ObjectKey, ProviderConfig, PutMode, Retry, StorageErrorKind, StorageProvider, gdrive, list_all, oauth,
     onedrive, upload,
 };
-use larder_test_servers::mock::{Drive, Fault, Graph, Kind, OAuth, drive::SCOPE_FILE, graph, oauth::User};
+use larder_test_servers::mock::{
+    Drive, Fault, Graph, Kind, OAuth,
+    drive::{self, SCOPE_FILE},
+    graph,
+    oauth::User,
+};
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},
@@ -45,11 +50,11 @@ fn credential(server: &OAuth, scopes: &[&str]) -> (Credential, Saved) {
 
 const GRAPH_SCOPES: [&str; 2] = [graph::SCOPE_APP_FOLDER, graph::SCOPE_OFFLINE];
 
-fn drive(server: &Drive) -> Arc<dyn StorageProvider> {
+fn gdrive_of(server: &Drive) -> Arc<dyn StorageProvider> {
     open_with("gdrive", &drive_config(server), &credential(server.oauth(), &[SCOPE_FILE]).0)
 }
 
-fn onedrive(server: &Graph) -> (Arc<dyn StorageProvider>, Saved) {
+fn onedrive_of(server: &Graph) -> (Arc<dyn StorageProvider>, Saved) {
     let (credential, saved) = credential(server.oauth(), &GRAPH_SCOPES);
     (open_with("onedrive", &graph_config(server), &credential), saved)
 }
@@ -57,7 +62,7 @@ fn onedrive(server: &Graph) -> (Arc<dyn StorageProvider>, Saved) {
 #[tokio::test(flavor = "multi_thread")]
 async fn gdrive_conforms() {
     let server = Drive::start();
-    conforms(&*drive(&server), &[]).await;
+    conforms(&*gdrive_of(&server), &[]).await;
     assert!(server.log().with_in_url(&server.oauth().secrets()).is_empty(), "a secret in an address");
     assert_eq!(server.open_sessions(), 0);
 }
@@ -65,7 +70,7 @@ async fn gdrive_conforms() {
 #[tokio::test(flavor = "multi_thread")]
 async fn onedrive_conforms() {
     let server = Graph::start();
-    conforms(&*onedrive(&server).0, &[]).await;
+    conforms(&*onedrive_of(&server).0, &[]).await;
     assert!(server.log().with_in_url(&server.oauth().secrets()).is_empty(), "a secret in an address");
     assert_eq!(server.open_sessions(), 0);
 }
@@ -73,7 +78,7 @@ async fn onedrive_conforms() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rotated_login_is_kept_at_once_and_one_refresh_serves_all_who_wait() {
     let server = Graph::start();
-    let (storage, saved) = onedrive(&server);
+    let (storage, saved) = onedrive_of(&server);
     let key = ObjectKey::new("x").unwrap();
     let stats = futures::future::join_all((0..10).map(|_| storage.stat(&key))).await;
     assert!(stats.into_iter().all(|stat| stat.unwrap().is_none()));
@@ -88,9 +93,9 @@ async fn a_rotated_login_is_kept_at_once_and_one_refresh_serves_all_who_wait() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_token_is_renewed_once_and_a_withdrawn_login_needs_another() {
     let server = Drive::start();
-    let storage = drive(&server);
+    let storage = gdrive_of(&server);
     storage.test().await.unwrap();
-    server.faults().next(Kind::List, Drive::unauthorized());
+    server.faults().next(Kind::List, drive::refusals::unauthorized());
     storage.stat(&ObjectKey::new("x").unwrap()).await.unwrap();
     server.oauth().withdraw();
     let error = storage.test().await.unwrap_err();
@@ -102,15 +107,15 @@ async fn a_refused_token_is_renewed_once_and_a_withdrawn_login_needs_another() {
 #[tokio::test(flavor = "multi_thread")]
 async fn throttling_says_how_long() {
     let (drive_server, graph_server) = (Drive::start(), Graph::start());
-    let (drive, onedrive) = (drive(&drive_server), onedrive(&graph_server).0);
+    let (on_drive, on_graph) = (gdrive_of(&drive_server), onedrive_of(&graph_server).0);
     let key = ObjectKey::new("x").unwrap();
-    drive_server.faults().next(Kind::List, Drive::too_many_requests(7));
-    let error = drive.stat(&key).await.unwrap_err();
+    drive_server.faults().next(Kind::List, drive::refusals::too_many_requests(7));
+    let error = on_drive.stat(&key).await.unwrap_err();
     assert_eq!((error.kind, error.retry), (StorageErrorKind::Throttled, Retry::After(Duration::from_secs(7))));
-    drive_server.faults().next(Kind::List, Drive::user_rate_limit());
-    assert_eq!(drive.stat(&key).await.unwrap_err().kind, StorageErrorKind::Throttled);
-    graph_server.faults().next(Kind::Stat, Graph::throttled(9));
-    let error = onedrive.stat(&key).await.unwrap_err();
+    drive_server.faults().next(Kind::List, drive::refusals::user_rate_limit());
+    assert_eq!(on_drive.stat(&key).await.unwrap_err().kind, StorageErrorKind::Throttled);
+    graph_server.faults().next(Kind::Stat, graph::refusals::throttled(9));
+    let error = on_graph.stat(&key).await.unwrap_err();
     assert_eq!((error.kind, error.retry), (StorageErrorKind::Throttled, Retry::After(Duration::from_secs(9))));
 }
 
@@ -118,7 +123,7 @@ async fn throttling_says_how_long() {
 async fn what_a_late_listing_does_not_show_is_there_all_the_same() {
     let server = Drive::start();
     server.set_listing_delay(Duration::from_secs(60));
-    let storage = drive(&server);
+    let storage = gdrive_of(&server);
     let (first, second) = (ObjectKey::new("objects/1").unwrap(), ObjectKey::new("objects/2").unwrap());
     for key in [&first, &second] {
         storage.put(key, "bytes".into(), PutMode::IfAbsent).await.unwrap();
@@ -155,9 +160,9 @@ async fn resumes(storage: &dyn StorageProvider, break_part: impl FnOnce()) {
 #[tokio::test(flavor = "multi_thread")]
 async fn broken_sessions_go_on_where_they_broke() {
     let server = Drive::start();
-    resumes(&*drive(&server), || server.faults().nth(Kind::Part, 2, Fault::status(503))).await;
+    resumes(&*gdrive_of(&server), || server.faults().nth(Kind::Part, 2, Fault::status(503))).await;
     let server = Graph::start();
-    resumes(&*onedrive(&server).0, || server.faults().nth(Kind::Part, 2, Fault::status(503))).await;
+    resumes(&*onedrive_of(&server).0, || server.faults().nth(Kind::Part, 2, Fault::status(503))).await;
 }
 
 /// What a browser does: asks for the page, and follows it back to the loopback port.

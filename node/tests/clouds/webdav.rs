@@ -15,7 +15,8 @@ async fn conforms_on_wsgidav() {
     let server = WebDav::start();
     // Of several moves to one place at a time it fails some with 500: within the usual layers they are tried again.
     let storage = Layers::default().around(opened(&server, "", server.password())).unwrap();
-    conforms(&*storage, &[]).await;
+    // It takes what follows a ';' in a Destination for parameters, although it came encoded.
+    conforms(&*storage, &["keys_with_semicolons"]).await;
     assert_eq!(std::fs::read_dir(server.files().join(".larder/tmp")).unwrap().count(), 0);
 }
 

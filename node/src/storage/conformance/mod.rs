@@ -124,7 +124,7 @@ macro_rules! checks {
 }
 
 checks! {
-    |_| true => base::usable, base::missing, base::ranges, base::if_absent_and_replace, base::keys_of_every_kind,
+    |_| true => base::usable, base::missing, base::ranges, base::if_absent_and_replace, base::keys_of_every_kind, base::keys_with_semicolons,
         base::listing_in_pages, base::delete, writers::one_of_many_wins, writers::readers_see_whole_objects,
         writers::cancelled_puts_leave_all_or_nothing, parts::objects_of_every_size;
     |bench| bench.provider.multipart().is_some() => parts::nothing_shows_before_it_is_complete,
