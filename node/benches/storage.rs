@@ -103,7 +103,7 @@ fn main() {
         let [mut put, mut direct_puts, mut get, mut direct_gets] = [const { Vec::<Duration>::new() }; 4];
         for round in 0..rounds + WARM_UP {
             let key = ObjectKey::new(format!("through/{round}")).expect("a key");
-            let mut timed = |times: &mut Vec<Duration>, work: &mut dyn FnMut()| {
+            let timed = |times: &mut Vec<Duration>, work: &mut dyn FnMut()| {
                 let start = Instant::now();
                 work();
                 if round >= WARM_UP {

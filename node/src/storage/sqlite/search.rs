@@ -68,7 +68,7 @@ impl Search for SqliteProvider {
             )?;
             let limit = i64::try_from(limit).unwrap_or(i64::MAX);
             let found = query.query_map(params![wanted.join(" "), limit], listed)?;
-            Ok(found.filter_map(Result::transpose).collect::<Result<_, _>>().map_err(Failure::from)?)
+            found.filter_map(Result::transpose).collect::<Result<_, _>>().map_err(Failure::from)
         })
     }
 }
