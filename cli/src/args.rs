@@ -77,6 +77,8 @@ pub(crate) enum Command {
     /// The catalog as a whole.
     #[command(subcommand)]
     Catalog(CatalogCommand),
+    /// Find out what is wrong with this device, and what to do.
+    Doctor(DoctorArgs),
     /// Run three nodes on this machine and show what Larder does.
     Demo(DemoArgs),
 }
@@ -387,6 +389,13 @@ pub(crate) enum CatalogCommand {
     Digest,
     /// Build the database anew from the log; stop the node first.
     Rebuild,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// Compare a large catalog with its log too; the node must be stopped.
+    #[arg(long)]
+    pub(crate) full: bool,
 }
 
 #[derive(Debug, Args)]

@@ -43,6 +43,7 @@ pub(crate) fn exit_code(kind: ErrorKind) -> u8 {
         | K::Changed
         | K::DiskFull
         | K::Io
+        | K::NotWritable
         | K::Internal => 1,
     }
 }
@@ -84,6 +85,7 @@ fn message(error: &ControlError) -> String {
         K::Changed => format!("{subject} changed since it was indexed"),
         K::DiskFull => format!("the disk is full: {subject}"),
         K::Io => format!("cannot read or write {subject}"),
+        K::NotWritable => format!("{subject} cannot be written now"),
         K::Queued => format!("{subject} waits for its device to return"),
         K::Partial => format!("only part was done: {subject}"),
         K::Interrupted => "interrupted; what was done is kept".to_owned(),
@@ -127,6 +129,7 @@ fn hint(error: &ControlError) -> &'static str {
         K::Changed => "run 'larder index' where it is",
         K::DiskFull => "make room, then run the same command again: it goes on where it stopped",
         K::Io => "check that it is there and that you may read or write it",
+        K::NotWritable => "mend the disk, then run the same command again: the node need not be restarted",
         K::Queued => "nothing more to do: it happens when the device is back",
         K::Partial => "the lines above say what was not; run the same command again after mending it",
         K::Interrupted => "run the same command again to go on",

@@ -4,6 +4,7 @@
 //! its search remain, for the simulator.
 
 pub mod catalog;
+mod reopen;
 pub mod search;
 
 #[cfg(feature = "network")]
@@ -14,6 +15,8 @@ mod config;
 mod contacts;
 #[cfg(feature = "network")]
 mod control;
+#[cfg(feature = "network")]
+mod doctor;
 #[cfg(feature = "network")]
 mod durable;
 #[cfg(feature = "network")]
@@ -50,7 +53,9 @@ pub use config::{Home, HomeError};
 #[cfg(feature = "network")]
 pub use control::connect as connect_control;
 #[cfg(feature = "network")]
-pub use repair::{check_audit, rebuild_catalog};
+pub use doctor::{Examined, examine};
+#[cfg(feature = "network")]
+pub use repair::{check_audit, rebuild_catalog, refuse_rolled_back};
 #[cfg(feature = "network")]
 pub use run::{LogTarget, RunOptions, run};
 #[cfg(feature = "network")]

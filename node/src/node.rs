@@ -7,7 +7,7 @@ use crate::{
     audit::Audit,
     catalog::{Catalog, CatalogError, Commit, Identity, LocalWrite, LogKeys, OpenReport, Options, Snapshot},
     config::{Home, Settings},
-    engine::{Engine, Holdings, Members, Online, Places, tell_addresses},
+    engine::{Conduct, Engine, Holdings, Members, Online, Places, tell_addresses},
     keys::{DeviceKeys, MembershipStore},
     network,
     operations::{errors, invites::Inviting},
@@ -28,7 +28,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, SystemTime},
 };
@@ -64,6 +64,7 @@ pub struct Node {
     pub(crate) data: DataPlane,
     pub(crate) network: network::Handle,
     pub(crate) online: Online,
+    pub(crate) conduct: Conduct,
     pub(crate) pairing: Arc<Host>,
     /// Commands that wait for who uses their invite.
     pub(crate) inviting: Arc<Inviting>,
@@ -75,6 +76,9 @@ pub struct Node {
     /// What runs in the background; waited for at the end.
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
+    /// A peer has said, since the start, how far it knows this device's own log. Before, a backup may have been
+    /// restored: what this device says is seen here and told nobody.
+    pub(crate) asked: AtomicBool,
 }
 
 /// The wall clock.
@@ -123,7 +127,7 @@ impl Belongings {
         let keys = DeviceKeys::load(&home.keys())
             .map_err(|error| errors::keys(&error))?
             .ok_or_else(|| errors::not_initialised(home))?;
-        let store = MembershipStore::new(&home.keys());
+        let store = MembershipStore::new(&home.keys(), keys.device());
         let log = store.load().map_err(|error| errors::keys(&error))?.ok_or_else(|| errors::not_initialised(home))?;
         let members = Arc::new(Members::new(store, log, keys.clone())?);
         let log_keys = log_keys(members.ring().as_deref());
@@ -162,7 +166,7 @@ impl Node {
         let (commits, _) = broadcast::channel(COMMITS_MAX);
         let told = commits.clone();
         catalog.subscribe(move |commit| drop(told.send(commit.clone())));
-        let audit = Audit::open(&home.audit()).map_err(|error| errors::io(home.audit(), &error))?;
+        let audit = Audit::open(&home.audit(), &keys.device()).map_err(|error| errors::io(home.audit(), &error))?;
         let places = Arc::new(Places::load(catalog.clone(), keys.device()).map_err(errors::catalog)?);
         let staging = home.cache().join("staging");
         std::fs::create_dir_all(&staging).map_err(|error| errors::io(&staging, &error))?;
@@ -199,6 +203,7 @@ impl Node {
             data,
             network,
             online: Online::default(),
+            conduct: Conduct::new(settings.limits.share()),
             pairing,
             inviting: inviter.clone(),
             settings,
@@ -207,6 +212,7 @@ impl Node {
             transfers: AtomicU64::new(0),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
+            asked: AtomicBool::new(false),
         });
         inviter.attach(&node);
         holdings.attach(&node);
@@ -234,6 +240,7 @@ impl Node {
         if tokio::time::timeout(Duration::from_secs(10), self.tasks.wait()).await.is_err() {
             tracing::warn!("some work did not end in time");
         }
+        tokio::task::block_in_place(|| self.tell_audit_head());
         self.data.close();
         self.network.shutdown().await;
     }
@@ -274,6 +281,16 @@ impl Node {
     pub(crate) fn note(&self, event: crate::audit::Event) {
         if let Err(error) = self.audit.append(now(), event) {
             tracing::error!(%error, "audit log cannot be written");
+        }
+    }
+
+    /// Tells the group how far the audit log goes. Blocks.
+    pub(crate) fn tell_audit_head(&self) {
+        // A vault has no key under which the others could read it.
+        if self.members.reads()
+            && let Err(error) = crate::audit::heads::tell(&self.catalog, &self.audit, &self.device(), now())
+        {
+            tracing::warn!(%error, "the end of the audit log cannot be told");
         }
     }
 

@@ -11,7 +11,7 @@ use crate::{
 };
 use larder_protocol::{
     control::{ControlError, ErrorKind, JoinView},
-    id::EpochId,
+    id::{DeviceId, EpochId},
     membership::{CreateRandomness, MembershipLog, RecoveryKey, Role},
     pairing::{Code, Refusal, Ticket, TicketError},
     record::Name,
@@ -63,8 +63,8 @@ fn prepare(home: &Home) -> Result<DeviceKeys, ControlError> {
     }
 }
 
-fn note(home: &Home, event: Event) {
-    match Audit::open(&home.audit()) {
+fn note(home: &Home, device: &DeviceId, event: Event) {
+    match Audit::open(&home.audit(), device) {
         Ok(audit) => {
             if let Err(error) = audit.append(now(), event) {
                 tracing::error!(%error, "audit log cannot be written");
@@ -96,8 +96,8 @@ pub fn init(home: &Home, device_name: &str, group_name: &str) -> Result<Initiali
         &randomness,
     )
     .map_err(errors::internal)?;
-    MembershipStore::new(&home.keys()).save(&log).map_err(|error| errors::keys(&error))?;
-    note(home, Event::ok("init", log.group()).fact("device", keys.device()));
+    MembershipStore::new(&home.keys(), keys.device()).save(&log).map_err(|error| errors::keys(&error))?;
+    note(home, &keys.device(), Event::ok("init", log.group()).fact("device", keys.device()));
     Ok(Initialised {
         device_id: keys.device().to_string(),
         group_id: log.group().to_string(),
@@ -183,8 +183,8 @@ fn keep(home: &Home, keys: &DeviceKeys, name: &Name, joined: &Joined, event: Eve
     crate::contacts::save(home, &joined.contacts)?;
     crate::contacts::save_own_name(home, name)?;
     // The membership log comes last: with it the home counts as initialised.
-    MembershipStore::new(&home.keys()).save(&joined.log).map_err(|error| errors::keys(&error))?;
-    note(home, event);
+    MembershipStore::new(&home.keys(), keys.device()).save(&joined.log).map_err(|error| errors::keys(&error))?;
+    note(home, &keys.device(), event);
     Ok(JoinView { device_id: keys.device().to_string(), group_id: joined.log.group().to_string(), group, words: None })
 }
 

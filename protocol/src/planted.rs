@@ -35,6 +35,8 @@ plants! {
     LastGapIsLeftOut = "last-gap-left-out",
     /// That others know more of this device's log goes unheeded.
     OwnLogAheadIsIgnored = "own-log-ahead-ignored",
+    /// Two histories of the same length are taken for one.
+    TipsAreIgnored = "tips-ignored",
     /// What gossip brought is accounted for.
     GossipAdvancesVector = "gossip-advances-vector",
     /// The vector follows claims instead of what is stored.

@@ -76,6 +76,8 @@ pub const TYPES: &[WireType] = types![
     pairing::WordsMessage,
     pairing::CodeInvite,
     record::Alias,
+    record::FolderEntry,
+    record::AuditHead,
 ];
 
 /// The type of this name.

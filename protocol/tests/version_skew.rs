@@ -34,7 +34,6 @@ fn now() -> Now {
 
 /// A device's durable state, as its version understands it.
 struct Node {
-    own: DeviceId,
     members: MembershipLog,
     batches: BTreeMap<(Author, u64), SealedBatch>,
     stored: BTreeMap<Author, u64>,
@@ -44,9 +43,9 @@ struct Node {
 }
 
 impl Node {
-    fn new(number: u8, members: &MembershipLog) -> Self {
+    fn new(members: &MembershipLog) -> Self {
         let (batches, stored, accounted, known, unknown) = Default::default();
-        Self { own: device(number), members: members.clone(), batches, stored, accounted, known, unknown }
+        Self { members: members.clone(), batches, stored, accounted, known, unknown }
     }
 
     fn hold(&mut self, sealed: SealedBatch) {
@@ -70,6 +69,7 @@ impl Node {
             epoch: Some(EPOCH),
             vector: self.accounted.clone(),
             held: held.filter(|(_, (from, until))| from < until).collect(),
+            tips: BTreeMap::new(),
             membership: self.members.ids().collect::<BTreeSet<MembershipOpId>>(),
             membership_hash: self.members.hash(),
         }
@@ -113,7 +113,7 @@ impl Node {
 /// One session; before each of its frames, the first end says something of a later version.
 fn session(first: &mut Node, second: &mut Node, hint: Option<&[u8]>) {
     let nodes = [first, second];
-    let mut sessions = [0, 1].map(|side: usize| Session::new(nodes[side].own, nodes[side].local()));
+    let mut sessions = [0, 1].map(|side: usize| Session::new(nodes[side].local()));
     let mut wires: [VecDeque<Vec<u8>>; 2] = Default::default();
     sessions.iter_mut().for_each(|session| session.start(now()));
     while !sessions.iter().all(Session::is_over) {
@@ -170,7 +170,7 @@ fn news(group: GroupId) -> Vec<SealedBatch> {
 #[test]
 fn an_old_device_carries_records_of_later_kinds_between_new_ones() {
     let members = group();
-    let [mut new, mut old, mut other] = [1, 2, 3].map(|number| Node::new(number, &members));
+    let [mut new, mut old, mut other] = [(); 3].map(|()| Node::new(&members));
     let author = Author { device: device(1), incarnation: 0 };
     news(members.group()).into_iter().for_each(|batch| new.hold(batch));
     new.accounted.advance(author, 4);
@@ -202,8 +202,7 @@ fn an_old_device_carries_membership_operations_of_later_kinds() {
     let later = SignedOp::sign(&op, &key(1)).unwrap();
     let mut newer = members.clone();
     assert_eq!(newer.insert(later.clone()), Ok(Inserted::New));
-    let [mut new, mut old, mut other] =
-        [(1, &newer), (2, &members), (3, &members)].map(|(number, log)| Node::new(number, log));
+    let [mut new, mut old, mut other] = [&newer, &members, &members].map(Node::new);
     session(&mut new, &mut old, None);
     assert_eq!(old.members.get(&later.id()), Some(&later));
     assert!(old.members.role(&device(1)).is_some(), "what is not understood changes nothing that is");
@@ -215,7 +214,7 @@ fn an_old_device_carries_membership_operations_of_later_kinds() {
 #[test]
 fn frames_of_later_kinds_are_skipped() {
     let members = group();
-    let [mut new, mut old] = [1, 2].map(|number| Node::new(number, &members));
+    let [mut new, mut old] = [(); 2].map(|()| Node::new(&members));
     news(members.group()).into_iter().for_each(|batch| new.hold(batch));
     new.accounted.advance(Author { device: device(1), incarnation: 0 }, 4);
     session(&mut new, &mut old, Some(&[100, 1, 2, 3]));

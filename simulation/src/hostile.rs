@@ -155,9 +155,11 @@ impl Hostile {
             let author = Author { device, incarnation };
             vector.advance(author, vector.get(&author) + 1 + rng.below(5));
         }
+        let tip = |author: &Author| Some((*author, self.shown(author, peer).last()?.chain));
         Local {
             group: GROUP,
             epoch: Some(EPOCH),
+            tips: vector.iter().filter_map(|(author, _)| tip(author)).collect(),
             vector,
             held: BTreeMap::new(),
             membership: BTreeSet::new(),

@@ -46,26 +46,14 @@ pub(crate) struct View {
 
 impl View {
     /// Looks at a catalog.
-    pub(crate) fn of(catalog: &Catalog, truth: &Truth, roles: u64) -> Result<Self, Trouble> {
+    pub(crate) fn of(catalog: &Catalog, roles: u64) -> Result<Self, Trouble> {
         let read = catalog.read()?;
         let (summary, digest) = (read.summary()?, read.digest()?);
         let mut key = summary.vector.hash().to_vec();
         key.extend(roles.to_le_bytes());
-        key.extend(format!("{:?}{:?}", summary.held, summary.waiting).into_bytes());
-        let mut view = Self { summary, digest, key };
-        let mut tails = Vec::new();
-        for author in view.authors() {
-            let stored = view.stored(author);
-            // Who signed two histories may have given each of two nodes another one of the same length.
-            if truth.is_forked(author)
-                && let Some(last) = stored.checked_sub(1)
-            {
-                let (tail, _) = read.load(&Gap { author: *author, from: last, until: stored }, 1)?;
-                tail.iter().for_each(|batch| tails.extend(crate::truth::name(batch)));
-            }
-        }
-        view.key.extend(tails);
-        Ok(view)
+        // Who signed two histories may have given each of two nodes another one of the same length.
+        key.extend(format!("{:?}{:?}{:?}", summary.held, summary.waiting, summary.tips).into_bytes());
+        Ok(Self { summary, digest, key })
     }
 
     /// Operations of an author that are here.
@@ -81,8 +69,16 @@ impl View {
 }
 
 /// An acknowledged operation survives whatever happens to its node.
-pub(crate) fn nothing_acknowledged_is_lost(node: usize, view: &View, own: &Author, count: u64) -> Result<(), Broken> {
-    let kept = view.stored(own);
+pub(crate) fn nothing_acknowledged_is_lost(
+    node: usize,
+    view: &View,
+    truth: &Truth,
+    own: &Author,
+    count: u64,
+) -> Result<(), Broken> {
+    // Of a log with several histories, the end is in one of them.
+    let logs = view.authors().filter(|author| truth.signer(author) == *own);
+    let kept = logs.map(|author| view.stored(author)).max().unwrap_or(0);
     if kept < count {
         return Err(Broken(format!("node {node} acknowledged {count} operations of {own} and kept {kept}")));
     }
@@ -104,14 +100,17 @@ pub(crate) fn nothing_is_invented(node: usize, view: &View, truth: &Truth) -> Re
 pub(crate) fn only_sessions_account(
     node: usize,
     view: &View,
+    truth: &Truth,
     device: &DeviceId,
     vouched: &VersionVector,
 ) -> Result<(), Broken> {
     for (author, count) in view.summary.vector.iter().filter(|(author, _)| author.device != *device) {
-        if *count > vouched.get(author) {
+        // What was vouched for before anybody knew of a second history has another name now.
+        let known = vouched.iter().filter(|(other, _)| truth.signer(other) == truth.signer(author));
+        let vouched = known.map(|(_, count)| *count).max().unwrap_or(0);
+        if *count > vouched {
             return Err(Broken(format!(
-                "node {node} accounts for {count} operations of {author}, sessions vouched for {}",
-                vouched.get(author)
+                "node {node} accounts for {count} operations of {author}, sessions vouched for {vouched}"
             )));
         }
     }
@@ -165,15 +164,25 @@ pub(crate) fn rows_follow_from_logs(
 ) -> Result<(), Trouble> {
     let read = catalog.read()?;
     let mut reference = Reference::default();
+    let ends: BTreeMap<Author, (u64, [u8; 32])> =
+        view.summary.tips.iter().map(|(author, tip)| (*author, (view.stored(author), *tip))).collect();
+    let mut logs = Vec::new();
     for author in view.authors() {
+        let log = log_of(&read, author, view.stored(author))?;
+        let first = log.first().and_then(|sealed| truth.get(sealed)).map_or(0, |known| known.batch.first_seq);
+        logs.push((first, author.is_split(), *author, log));
+    }
+    // What histories go on from is merged before them.
+    logs.sort_by_key(|(first, split, author, _)| (*first, *split, *author));
+    for (_, _, author, log) in &logs {
         let stored = view.stored(author);
-        let log = log_of(&read, author, stored)?;
-        let chain = truth.chain(author, &log).map_err(|Broken(what)| Broken(format!("node {node}: {what}")))?;
-        if chain.last().map_or(0, |last| last.batch.next_seq()) < stored {
+        let chain = truth.chain(author, log, &ends);
+        let (chain, parent) = chain.map_err(|Broken(what)| Broken(format!("node {node}: {what}")))?;
+        if !log.is_empty() && chain.last().map_or(0, |last| last.batch.next_seq()) < stored {
             return Err(Broken(format!("node {node} counts {stored} operations of {author} and has fewer")).into());
         }
         let waiting = view.summary.waiting.get(author).copied().unwrap_or(0);
-        reference.merge(&chain, stored.saturating_sub(waiting), roles);
+        reference.merge(*author, parent, &chain, stored.saturating_sub(waiting), roles);
     }
     for place in places {
         for path in Place::paths() {
@@ -195,19 +204,15 @@ pub(crate) fn rows_follow_from_logs(
     Ok(())
 }
 
-/// The operations of which honest nodes must come to agree: how many each has, and whether any are only held or wait.
-pub(crate) fn settled(view: &View, truth: &Truth) -> Option<BTreeMap<Author, u64>> {
-    let mine = |author: &&Author| !truth.is_forked(author);
-    let unsettled = view.summary.held.keys().find(mine);
-    if unsettled.is_some() {
+/// How many operations of each log there are, and the hash of the last batch.
+pub(crate) type Ends = BTreeMap<Author, (u64, Option<[u8; 32]>)>;
+
+/// The operations of which honest nodes must come to agree: how many each has, and with what batch they end; nothing if
+/// some are only held. What a device has signed twice may stay held: nobody but its author could vouch for it.
+pub(crate) fn settled(view: &View, truth: &Truth) -> Option<Ends> {
+    if view.summary.held.keys().any(|author| !truth.is_forked(author)) {
         return None;
     }
-    Some(
-        view.summary
-            .vector
-            .iter()
-            .filter(|(author, _)| mine(author))
-            .map(|(author, count)| (*author, *count))
-            .collect(),
-    )
+    let logs = view.authors().filter(|author| view.stored(author) > 0);
+    Some(logs.map(|author| (*author, (view.stored(author), view.summary.tips.get(author).copied()))).collect())
 }

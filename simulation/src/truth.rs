@@ -65,6 +65,8 @@ pub(crate) struct Truth {
     /// Readings far ahead of true time, by place.
     ahead: BTreeMap<Author, BTreeMap<u64, u64>>,
     forked: BTreeSet<Author>,
+    /// Under which name each batch would begin a split history, and who signed it.
+    names: BTreeMap<Author, Author>,
     /// Batches whose place another one had taken.
     others: BTreeSet<[u8; 32]>,
     /// The greatest reading of all.
@@ -83,7 +85,9 @@ impl Truth {
         let signed = sealed.open(&LOG_KEY).map_err(|error| Broken(error.to_string()))?;
         let batch = signed.verify(&GROUP).map_err(|error| Broken(error.to_string()))?;
         self.attempt(batch.author, batch.next_seq());
-        self.batches.entry(name(sealed)).or_insert(Known { chain: batch_hash(&signed), batch });
+        let chain = batch_hash(&signed);
+        self.names.insert(Author::split(batch.author.device, &chain), batch.author);
+        self.batches.entry(name(sealed)).or_insert(Known { chain, batch });
         Ok(())
     }
 
@@ -121,8 +125,15 @@ impl Truth {
                 self.ahead.entry(author).or_default().insert(seq, op.hlc.millis());
             }
         }
-        self.batches.insert(name, Known { chain: batch_hash(&signed), batch });
+        let chain = batch_hash(&signed);
+        self.names.insert(Author::split(batch.author.device, &chain), batch.author);
+        self.batches.insert(name, Known { chain, batch });
         Ok(true)
+    }
+
+    /// Every place of a log that was taken: whose, and the number after it.
+    pub(crate) fn places(&self) -> impl Iterator<Item = (Author, u64)> {
+        self.places.iter().map(|((author, _), (next, _))| (*author, *next))
     }
 
     /// Forgets batches that nobody has any longer, so that their places may be used again; gives what they said.
@@ -141,11 +152,16 @@ impl Truth {
     }
 
     pub(crate) fn end(&self, author: &Author) -> u64 {
-        self.ends.get(author).copied().unwrap_or(0)
+        self.ends.get(&self.signer(author)).copied().unwrap_or(0)
+    }
+
+    /// Who signed the batches of a log, which may be one of several histories.
+    pub(crate) fn signer(&self, author: &Author) -> Author {
+        self.names.get(author).copied().unwrap_or(*author)
     }
 
     pub(crate) fn is_forked(&self, author: &Author) -> bool {
-        self.forked.contains(author)
+        self.forked.contains(&self.signer(author))
     }
 
     /// The logs with two histories, for messages.
@@ -174,7 +190,7 @@ impl Truth {
     /// The first operation below `stored` that is from the future at a wall clock.
     pub(crate) fn first_future(&self, author: &Author, stored: u64, wall: Timestamp) -> Option<u64> {
         let limit = u64::try_from(wall.as_millis()).unwrap_or(0) + FUTURE_MS_MAX;
-        let ahead = self.ahead.get(author)?;
+        let ahead = self.ahead.get(&self.signer(author))?;
         ahead.range(..stored).find(|(_, ms)| **ms > limit).map(|(seq, _)| *seq)
     }
 
@@ -183,19 +199,40 @@ impl Truth {
         self.batches.get(&name(sealed))
     }
 
-    /// Checks that a log is an unbroken chain of batches that were signed; gives them.
-    pub(crate) fn chain(&self, author: &Author, log: &[SealedBatch]) -> Result<Vec<&Known>, Broken> {
-        let (mut seq, mut previous, mut chain) = (0, genesis_hash(&GROUP, author), Vec::new());
+    /// Checks that a log is an unbroken chain of batches that were signed, and that one of several histories goes on from
+    /// one of the `others`; gives its batches, and which of the others.
+    pub(crate) fn chain(
+        &self,
+        author: &Author,
+        log: &[SealedBatch],
+        others: &BTreeMap<Author, (u64, [u8; 32])>,
+    ) -> Result<(Vec<&Known>, Option<Author>), Broken> {
+        let signer = self.signer(author);
+        let (mut seq, mut previous, mut chain) = (0, genesis_hash(&GROUP, &signer), Vec::new());
+        let mut parent = None;
+        if author.is_split()
+            && let Some(first) = log.first().and_then(|sealed| self.get(sealed))
+        {
+            (seq, previous) = (first.batch.first_seq, first.batch.previous);
+            if seq > 0 || previous != genesis_hash(&GROUP, &signer) {
+                let found = others
+                    .iter()
+                    .find(|(other, end)| self.signer(other) == signer && *other != author && **end == (seq, previous));
+                let (found, _) =
+                    found.ok_or_else(|| Broken(format!("{author}: a history at {seq} that goes on from nothing")))?;
+                parent = Some(*found);
+            }
+        }
         for sealed in log {
             let known =
                 self.get(sealed).ok_or_else(|| Broken(format!("{author}: a batch at {seq} that nobody signed")))?;
-            if known.batch.author != *author || known.batch.first_seq != seq || known.batch.previous != previous {
+            if known.batch.author != signer || known.batch.first_seq != seq || known.batch.previous != previous {
                 return Err(Broken(format!("{author}: the batch at {seq} does not continue the log")));
             }
             (seq, previous) = (known.batch.next_seq(), known.chain);
             chain.push(known);
         }
-        Ok(chain)
+        Ok((chain, parent))
     }
 }
 
@@ -208,11 +245,14 @@ pub(crate) struct Reference {
 }
 
 impl Reference {
-    /// Merges the first operations of a log, up to `merged`.
-    pub(crate) fn merge(&mut self, log: &[&Known], merged: u64, roles: &Roles) {
+    /// Merges the first operations of a log, up to `merged`; those of one of several histories after what it goes on
+    /// from.
+    pub(crate) fn merge(&mut self, author: Author, parent: Option<Author>, log: &[&Known], merged: u64, roles: &Roles) {
+        let inherited = self.announced.iter().filter(|((other, _), _)| Some(*other) == parent);
+        let inherited: Vec<_> = inherited.map(|((_, location), epoch)| ((author, *location), *epoch)).collect();
+        self.announced.extend(inherited);
         for known in log {
             for (seq, op) in (known.batch.first_seq..).zip(known.batch.ops.iter()).filter(|(seq, _)| *seq < merged) {
-                let author = known.batch.author;
                 if !larder_node::catalog::Permits::permits(roles, &author, seq, op.kind) {
                     continue;
                 }

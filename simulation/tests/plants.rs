@@ -14,6 +14,7 @@ fn scenario(plant: Plant) -> &'static str {
         Plant::AccountsThoughBroken => "network,hostile,-equivocate,-false-claim",
         Plant::LastGapIsLeftOut => "loss",
         Plant::OwnLogAheadIsIgnored => "rollback,crash",
+        Plant::TipsAreIgnored => "clone",
         Plant::GossipAdvancesVector => "loss",
         Plant::AccountsBeyondStored => "withhold",
         Plant::AnswersBeforeSync | Plant::SegmentIsNotSynced => "crash,power,lost,torn",

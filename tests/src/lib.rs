@@ -8,6 +8,7 @@
 pub mod bins;
 pub mod cluster;
 pub mod data;
+pub mod disk;
 pub mod eventually;
 pub mod json;
 pub mod node;

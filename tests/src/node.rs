@@ -23,25 +23,28 @@ pub struct Settings {
     pub tick_seconds: f64,
     /// Seconds of quiet before SHA-256 are computed; `None` computes none, so that nothing changes behind a story's back.
     pub sha256_after_seconds: Option<f64>,
+    /// Statements that another device may make in a day; `None` leaves the built-in limit.
+    pub statements_per_day: Option<u32>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { gossip: true, tick_seconds: 60.0, sha256_after_seconds: None }
+        Self { gossip: true, tick_seconds: 60.0, sha256_after_seconds: None, statements_per_day: None }
     }
 }
 
 impl Settings {
     fn write(self, home: &Path) {
-        let Self { gossip, tick_seconds, sha256_after_seconds } = self;
+        let Self { gossip, tick_seconds, sha256_after_seconds, statements_per_day } = self;
         let (sha256, after) = (sha256_after_seconds.is_some(), sha256_after_seconds.unwrap_or(5.0));
         let text = format!(
             "[network]\nlisten = [\"127.0.0.1:0\"]\nmdns = false\ngossip = {gossip}\n\n\
              [sync]\ntick_seconds = {tick_seconds:?}\n\n\
              [catalog]\nsha256 = {sha256}\nsha256_after_seconds = {after:?}\n"
         );
+        let limit = statements_per_day.map(|count| format!("\n[limits]\nstatements_per_day = {count}\n"));
         fs::create_dir_all(home).unwrap();
-        fs::write(home.join("config.toml"), text).unwrap();
+        fs::write(home.join("config.toml"), text + &limit.unwrap_or_default()).unwrap();
     }
 }
 
@@ -107,6 +110,17 @@ impl Node {
             .env("HOME", &user)
             .env("TMPDIR", std::env::temp_dir())
             .args([OsStr::new("--home"), self.home.as_os_str()])
+            .args(args)
+    }
+
+    /// A command after a line of shell that limits what it may use, such as `ulimit -n 80`.
+    pub fn limited<S: AsRef<OsStr>>(&self, limit: &str, args: impl IntoIterator<Item = S>) -> Invocation {
+        let user = self.root.join("user");
+        Invocation::new(Path::new("/bin/sh"), &user)
+            .env("HOME", &user)
+            .env("TMPDIR", std::env::temp_dir())
+            .args(["-c", &format!("{limit}; exec \"$0\" \"$@\"")])
+            .args([bins::larder().as_os_str(), OsStr::new("--home"), self.home.as_os_str()])
             .args(args)
     }
 

@@ -4,11 +4,14 @@
 
 mod absence;
 mod audit;
+mod bitrot;
 mod cli;
 mod damage;
 mod demo;
 mod digest;
+mod doctor;
 mod find;
+mod forks;
 mod get;
 mod gossip_modes;
 mod kills;
@@ -16,6 +19,7 @@ mod moves;
 mod offline;
 mod pair;
 mod partition;
+mod power;
 mod restart;
 mod revoke;
 mod roles;
@@ -23,4 +27,5 @@ mod sealed;
 mod secrets;
 mod sha256;
 mod small_files;
+mod trouble;
 mod words;

@@ -12,7 +12,7 @@ fn a_short_code_and_four_words_let_a_machine_in() {
 
     let mut inviting = laptop.command(["invite", "--words", "--yes"]).start();
     let open = inviting.next_object();
-    let (code, at) = (json::text(&open, "code").to_owned(), json::list(&open, "at").clone());
+    let (code, at) = (json::text(&open, "code").to_owned(), json::list(&open, "at"));
     assert_eq!(code.split('-').count(), 4, "{code}");
     let at: Vec<_> = at.iter().flat_map(|at| ["--at", at.as_str().unwrap()]).collect();
     desktop.fails(2, "bad-request", [["join", &code], ["--name", "desktop"]].concat().into_iter().chain(at.clone()));

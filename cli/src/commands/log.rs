@@ -3,11 +3,19 @@
 use super::{Context, Outcome, absolute_reference};
 use crate::{args::LogArgs, error, render};
 use hyper::Method;
-use larder_protocol::control::{AuditLine, LogQuery};
+use larder_protocol::control::{AuditLine, ExaminedView, LogQuery};
 
 pub(crate) async fn run(context: &Context, args: LogArgs) -> Outcome {
     if args.verify {
-        let view = larder_node::check_audit(&context.home)?;
+        let view = match larder_node::check_audit(&context.home)? {
+            (view, false) => view,
+            // A running node has the catalog open, and knows what was told of the log.
+            (view, true) => {
+                let node: ExaminedView = context.target().connect().await?.call(Method::GET, "/v1/doctor", &()).await?;
+                larder_node::refuse_rolled_back(&node.findings)?;
+                view
+            }
+        };
         context.show(&view, |view| {
             render::line(&format!("{} lines, none changed or missing; head {}", view.lines, view.head))
         });

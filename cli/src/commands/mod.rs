@@ -4,6 +4,7 @@ mod cat;
 mod catalog;
 mod demo;
 mod device;
+mod doctor;
 mod down;
 mod ensure;
 mod find;
@@ -75,6 +76,7 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Cat(args) => block_on(cat::run(&context, args)),
         Command::Log(args) => block_on(log::run(&context, args)),
         Command::Catalog(command) => block_on(catalog::run(&context, command)),
+        Command::Doctor(args) => block_on(doctor::run(&context, args)),
         Command::Demo(args) => demo::run(&args),
     }
 }

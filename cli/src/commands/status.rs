@@ -20,6 +20,18 @@ pub(crate) async fn run(context: &Context) -> Outcome {
             let (device, count) = (render::escape(&disputed.device), disputed.statements);
             render::line(&format!("{count} statements of '{device}', which was removed, do not count"));
         }
+        for (peer, trouble) in view.peers.iter().filter_map(|peer| Some((peer, peer.trouble.as_ref()?))) {
+            let name = render::escape(&peer.name);
+            if trouble.faults > 0 {
+                let (count, last) = (trouble.faults, render::escape(&trouble.last));
+                let silenced = if trouble.silenced { "; it is not listened to for a while" } else { "" };
+                render::line(&format!("'{name}' sent what no sound device sends, {count} times: {last}{silenced}"));
+            }
+            if trouble.over_quota > 0 {
+                let count = trouble.over_quota;
+                render::line(&format!("'{name}' is over its daily quota: {count} statements were not kept"));
+            }
+        }
         if !view.peers.is_empty() {
             render::line("");
             let row = |peer: &larder_protocol::control::PeerView| {

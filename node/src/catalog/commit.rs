@@ -4,14 +4,15 @@
 //! order and number, then [`Core::commit`]. Staging touches nothing; a request that is refused leaves no trace.
 
 use super::{
-    Appended, Applied, CatalogError, Commit, Fork, Identity, LocalWrite, OwnBatch, Permits, ReceiveError,
-    apply::{Changes, Merge, last_reading},
+    Appended, CatalogError, Commit, Identity, LocalWrite, OwnBatch, Permits,
+    apply::{Changes, Merge},
     authors::Authors,
     local,
     rows::{self, BatchRow, Writer},
     segments::{Frame, LOCAL_FOLDER, LogFiles, Segments, file_name},
     tables::*,
 };
+use crate::reopen::Reopenable;
 use larder_protocol::{
     bounded::{Bytes, List},
     codec,
@@ -20,9 +21,9 @@ use larder_protocol::{
     record::BODY_BYTES_MAX,
     time::{Hlc, HlcClock, Timestamp},
 };
-use redb::{Database, Durability, ReadableDatabase, ReadableTable, Table, WriteTransaction};
+use redb::{Durability, ReadableTable, Table, WriteTransaction};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     sync::{Arc, PoisonError, RwLock},
 };
 
@@ -31,11 +32,13 @@ pub(super) type Body = (u16, Bytes<BODY_BYTES_MAX>);
 
 /// What readers and the writer share.
 pub(super) struct Shared {
-    pub(super) db: Database,
+    pub(super) db: Reopenable,
     pub(super) segments: Segments,
     pub(super) identity: RwLock<Arc<Identity>>,
     pub(super) permits: RwLock<Arc<dyn Permits>>,
     pub(super) instance: u64,
+    /// Why nothing can be written now.
+    pub(super) trouble: RwLock<Option<Arc<CatalogError>>>,
 }
 
 impl Shared {
@@ -70,6 +73,8 @@ pub(super) struct Core {
     pub(super) own_shared: u64,
     pub(super) local_log: LocalLog,
     pub(super) read_only: bool,
+    /// Where the appends of a commit began that has not ended well: file → offset.
+    pub(super) unsettled: BTreeMap<String, u64>,
 }
 
 /// Where the next value that only this device has goes, so that it outlives the database.
@@ -95,16 +100,15 @@ struct StagedBatch {
 /// What one commit will do.
 pub(super) struct Stage {
     pub(super) authors: Authors,
-    clock: HlcClock,
+    pub(super) clock: HlcClock,
     batches: Vec<StagedBatch>,
-    hashes: HashMap<(u32, u64), [u8; 32]>,
+    pub(super) hashes: BTreeMap<(u32, u64), [u8; 32]>,
     /// Bytes to append: file → (offset, bytes).
     appends: BTreeMap<String, (u64, Vec<u8>)>,
     local: Vec<LocalWrite>,
     local_log: LocalLog,
-    forks: Vec<(u32, Fork)>,
     pub(super) own: Vec<OwnBatch>,
-    now: Option<Timestamp>,
+    pub(super) now: Option<Timestamp>,
     pub(super) ops: usize,
 }
 
@@ -114,11 +118,10 @@ impl Stage {
             authors: core.authors.clone(),
             clock: core.clock.clone(),
             batches: Vec::new(),
-            hashes: HashMap::new(),
+            hashes: BTreeMap::new(),
             appends: BTreeMap::new(),
             local: Vec::new(),
             local_log: core.local_log,
-            forks: Vec::new(),
             own: Vec::new(),
             now: None,
             ops: 0,
@@ -129,20 +132,22 @@ impl Stage {
         self.appends.entry(file).or_insert_with(|| (offset, Vec::new())).1.extend_from_slice(bytes);
     }
 
-    fn batch(
+    pub(super) fn batch(
         &mut self,
         number: u32,
         sealed: &SealedBatch,
         batch: Batch,
         hash: [u8; 32],
-        accounted: bool,
+        (accounted, returned): (bool, bool),
     ) -> Result<(), CatalogError> {
         let payload = codec::encode(sealed).map_err(|_| CatalogError::Full("operations of one batch"))?;
-        let frame = Frame { accounted, ops: batch.ops.len() as u32, first_seq: batch.first_seq, payload }.encode();
+        let (ops, first_seq) = (batch.ops.len() as u32, batch.first_seq);
+        let frame = Frame { accounted, returned, ops, first_seq, payload }.encode();
         let (file, offset) = self.authors.next_frame(number);
         self.append(file, offset, &frame);
         let row = self.authors.row_mut(number);
-        let placed = BatchRow { segment: row.segment, offset, len: frame.len() as u64, hash, kinds: kinds(&batch) };
+        let (folder, segment, len) = (row.author.incarnation, row.segment, frame.len() as u64);
+        let placed = BatchRow { folder, segment, offset, len, hash, kinds: kinds(&batch) };
         row.offset += frame.len() as u64;
         (row.stored, row.last_hash) = (batch.next_seq(), hash);
         self.ops += batch.ops.len();
@@ -171,7 +176,13 @@ impl Stage {
         bodies: Vec<(Option<Hlc>, u16, Bytes<BODY_BYTES_MAX>)>,
         now: Timestamp,
     ) -> Result<Appended, CatalogError> {
+        if self.authors.is_quarantined(&own.device) {
+            return Err(CatalogError::Full("histories of this device"));
+        }
         let number = self.authors.number(&identity.group, own);
+        if self.authors.cut(number).is_some() {
+            return Err(CatalogError::Full("incarnations of this device"));
+        }
         let first_seq = self.authors.row(number).stored;
         let mut appended = Appended { author: *own, first_seq, next_seq: first_seq, batches: Vec::new() };
         let mut bodies = bodies.into_iter().peekable();
@@ -200,111 +211,13 @@ impl Stage {
             let sealed = identity.seal(&signed)?;
             appended.next_seq = batch.next_seq();
             let (first_seq, next_seq) = (batch.first_seq, batch.next_seq());
-            self.batch(number, &sealed, batch, batch_hash(&signed), true)?;
+            self.batch(number, &sealed, batch, batch_hash(&signed), (true, false))?;
             self.authors.account(number, first_seq, next_seq);
             self.own.push(OwnBatch { author: *own, first_seq, next_seq, sealed: sealed.clone() });
             appended.batches.push(sealed);
         }
         self.now = self.now.max(Some(now));
         Ok(appended)
-    }
-
-    /// Takes foreign batches, all or none. A fork ends what is taken of its author.
-    pub(super) fn foreign(
-        &mut self,
-        core: &Core,
-        received: Vec<Received>,
-        accounted: bool,
-        now: Timestamp,
-    ) -> Result<Applied, ReceiveError> {
-        let group = core.shared.identity().group;
-        let txn = core.shared.db.begin_read().map_err(CatalogError::from)?;
-        let known = txn.open_table(BATCHES).map_err(CatalogError::from)?;
-        let known_forks = txn.open_table(FORKS).map_err(CatalogError::from)?;
-        let mut applied = Applied::default();
-        // First decide about all, then stage: a refusal must leave no trace.
-        let mut ends: BTreeMap<Author, (u64, [u8; 32])> = BTreeMap::new();
-        let mut hashes = BTreeMap::new();
-        let mut forked = BTreeMap::new();
-        let mut take = Vec::new();
-        let mut covered = Vec::new();
-        for item in received {
-            let author = item.batch.author;
-            if forked.contains_key(&author) {
-                continue;
-            }
-            let number = self.authors.find(&author);
-            let (end, last) = *ends.entry(author).or_insert_with(|| match number {
-                Some(number) => (self.authors.row(number).stored, self.authors.row(number).last_hash),
-                None => (0, larder_protocol::log::genesis_hash(&group, &author)),
-            });
-            let first = item.batch.first_seq;
-            if first > end {
-                if let Some(number) = number
-                    && known_forks.range((number, 0)..=(number, u64::MAX)).map_err(CatalogError::from)?.next().is_some()
-                {
-                    // The rest of a history that was refused before: no reason to refuse what comes with it.
-                    continue;
-                }
-                return Err(ReceiveError::Gap { author, expected: end, got: first });
-            }
-            if first < end {
-                let mut kept = hashes.get(&(author, first)).copied();
-                if let (None, Some(number)) = (kept, number) {
-                    kept = self.hashes.get(&(number, first)).copied();
-                    if kept.is_none()
-                        && let Some(row) = known.get((number, first)).map_err(CatalogError::from)?
-                    {
-                        kept = Some(BatchRow::decode(rows::open(BATCHES, &(number, first), row.value())?)?.hash);
-                    }
-                }
-                if kept == Some(item.hash) {
-                    applied.duplicates += 1;
-                    covered.push((author, first, item.batch.next_seq()));
-                } else {
-                    forked.insert(author, Fork { author, seq: first, kept, refused: item.hash });
-                }
-                continue;
-            }
-            if item.batch.previous != last && !is_planted(Plant::ChainIsNotChecked) {
-                forked.insert(author, Fork { author, seq: first, kept: Some(last), refused: item.batch.previous });
-                continue;
-            }
-            ends.insert(author, (item.batch.next_seq(), item.hash));
-            hashes.insert((author, first), item.hash);
-            covered.push((author, first, item.batch.next_seq()));
-            take.push(item);
-        }
-        for item in take {
-            let number = self.authors.number(&group, &item.batch.author);
-            applied.batches += 1;
-            applied.ops += item.batch.ops.len();
-            if let Some(last) = item.batch.ops.last() {
-                self.clock.observe(last.hlc, now);
-            }
-            self.clock.observe(last_reading(&item.batch), now);
-            let (author, first, next) = (item.batch.author, item.batch.first_seq, item.batch.next_seq());
-            // A device vouches for its own log, also for what comes back from others; nobody else might any longer.
-            let own = author.device == core.own.device && !is_planted(Plant::OwnLogIsNotVouchedFor);
-            self.batch(number, &item.sealed, item.batch, item.hash, accounted || own)?;
-            if own {
-                self.authors.account(number, first, next);
-            }
-        }
-        if accounted {
-            for (author, first, next) in covered {
-                if let Some(number) = self.authors.find(&author) {
-                    self.authors.account(number, first, next);
-                }
-            }
-        }
-        for (author, fork) in forked {
-            let number = self.authors.number(&group, &author);
-            self.forks.push((number, fork.clone()));
-            applied.forks.push(fork);
-        }
-        self.now = self.now.max(Some(now));
-        Ok(applied)
     }
 
     /// Accounts for operations below the given counts, as far as they are stored here.
@@ -322,7 +235,8 @@ impl Stage {
         for write in &writes {
             if let LocalWrite::Value { namespace, key, value } = write {
                 let payload = local::encode(namespace, key, value.as_deref());
-                let frame = Frame { accounted: true, ops: 1, first_seq: self.local_log.count, payload }.encode();
+                let first_seq = self.local_log.count;
+                let frame = Frame { accounted: true, returned: false, ops: 1, first_seq, payload }.encode();
                 self.append(file_name(LOCAL_FOLDER, 0), self.local_log.offset, &frame);
                 self.local_log.count += 1;
                 self.local_log.offset += frame.len() as u64;
@@ -352,7 +266,7 @@ impl Stage {
     }
 
     fn is_empty(&self) -> bool {
-        self.batches.is_empty() && self.local.is_empty() && self.forks.is_empty()
+        self.batches.is_empty() && self.local.is_empty()
     }
 }
 
@@ -371,9 +285,7 @@ pub(super) fn kinds(batch: &Batch) -> Vec<(u16, u32)> {
 impl Core {
     /// Makes a stage durable and gives what changed.
     pub(super) fn commit(&mut self, mut stage: Stage) -> Result<Option<Commit>, CatalogError> {
-        if self.read_only {
-            return Err(CatalogError::ReadOnly);
-        }
+        self.writable()?;
         let waiting = stage.authors.iter().any(|(_, row)| row.merged < row.stored);
         let moved = stage.authors.take_changed();
         if stage.is_empty() && moved.is_empty() && !waiting {
@@ -389,7 +301,8 @@ impl Core {
                     locations: changes.locations,
                     wants: changes.wants,
                     outcomes: changes.outcomes,
-                    forks: stage.forks.iter().map(|(_, fork)| fork.clone()).collect(),
+                    forks: Vec::new(),
+                    begun: None,
                 };
                 self.take(stage);
                 Ok(Some(commit))
@@ -408,11 +321,14 @@ impl Core {
         self.authors.take_changed();
         self.clock = stage.clock;
         self.local_log = stage.local_log;
+        self.unsettled.clear();
     }
 
     /// Appends and syncs. A failed append is taken back; a failed sync leaves the store's state unknown.
     pub(super) fn append_segments(&mut self, stage: &Stage) -> Result<(), CatalogError> {
-        let files = self.shared.files();
+        let shared = Arc::clone(&self.shared);
+        let files = shared.files();
+        self.unsettled = stage.appends.iter().map(|(file, (offset, _))| (file.clone(), *offset)).collect();
         let mut failed = None;
         let mut written = Vec::new();
         for (file, (offset, bytes)) in &stage.appends {
@@ -425,6 +341,8 @@ impl Core {
         if let Some(error) = failed {
             if written.iter().any(|(file, offset)| files.truncate(file, *offset).is_err()) {
                 self.read_only = true;
+            } else {
+                self.unsettled.clear();
             }
             return Err(error);
         }
@@ -444,9 +362,12 @@ impl Core {
         let permits = self.shared.permits();
         let txn = self.shared.begin_write()?;
         let changes = {
-            let mut merge = Merge::begin(&txn, permits.as_ref(), stage.authors.ids())?;
+            let mut merge = Merge::begin(&txn, permits.as_ref(), &stage.authors)?;
             stage.index(&mut txn.open_table(BATCHES)?)?;
             for staged in &stage.batches {
+                if !stage.authors.is_ready(staged.author) {
+                    continue;
+                }
                 let own = staged.batch.author.device == self.own.device;
                 let row = stage.authors.row_mut(staged.author);
                 // This device's own clock does not make its own statements wait.
@@ -458,12 +379,6 @@ impl Core {
                 self.merge_waiting(&txn, &mut merge, &mut stage.authors, now)?;
             }
             super::local::write(&txn, &mut merge, &stage.local)?;
-            let mut forks = txn.open_table(FORKS)?;
-            for (number, fork) in &stage.forks {
-                let key = (*number, fork.seq);
-                let body = [fork.kept.unwrap_or_default(), fork.refused].concat();
-                forks.insert(key, rows::close(FORKS, &key, &body).as_slice())?;
-            }
             merge.finish()?.1
         };
         write_authors(&txn, &mut stage.authors, moved)?;
@@ -472,25 +387,28 @@ impl Core {
         Ok(changes)
     }
 
-    /// Merges stored operations that are no longer from the future.
-    fn merge_waiting(
+    /// Merges stored operations that are no longer from the future, and what had to come after them.
+    pub(super) fn merge_waiting(
         &self,
         txn: &WriteTransaction,
         merge: &mut Merge<'_>,
         authors: &mut Authors,
         now: Timestamp,
     ) -> Result<(), CatalogError> {
-        let waiting: Vec<u32> =
-            authors.iter().filter(|(_, row)| row.merged < row.stored).map(|(number, _)| number).collect();
+        let mut waiting = authors.in_order();
+        waiting.retain(|number| authors.row(*number).merged < authors.row(*number).stored);
         let table = txn.open_table(BATCHES)?;
         for number in waiting {
+            if !authors.is_ready(number) {
+                continue;
+            }
             let own = authors.row(number).author.device == self.own.device;
             loop {
                 let row = *authors.row(number);
                 if row.merged >= row.stored {
                     break;
                 }
-                let (_, batch) = self.stored_batch(&table, number, &row.author, row.merged)?;
+                let (_, batch) = self.stored_batch(&table, authors, number, row.merged)?;
                 merge.batch(number, authors.row_mut(number), &batch, if own { None } else { Some(now) })?;
                 if authors.row(number).merged < batch.next_seq() {
                     break;
@@ -504,8 +422,8 @@ impl Core {
     pub(super) fn stored_batch(
         &self,
         table: &impl ReadableTable<(u32, u64), &'static [u8]>,
+        authors: &Authors,
         number: u32,
-        author: &Author,
         seq: u64,
     ) -> Result<(BatchRow, Batch), CatalogError> {
         let (key, row) = table
@@ -513,10 +431,11 @@ impl Core {
             .next_back()
             .ok_or_else(|| CatalogError::damaged("batches-1"))??;
         let row = BatchRow::decode(rows::open(BATCHES, &key.value(), row.value())?)?;
-        let sealed = super::read::sealed_batch(&self.shared.segments, author, &row)?;
-        let file = || super::segments::folder_of(author);
+        let author = authors.signer(number);
+        let sealed = super::read::sealed_batch(&self.shared.segments, &author.device, &row)?;
+        let file = || super::segments::folder_of(&author);
         match self.shared.identity().open_stored(&sealed) {
-            Some(Ok(batch)) if batch.author == *author && batch.first_seq == key.value().1 => Ok((row, batch)),
+            Some(Ok(batch)) if batch.author == author && batch.first_seq == key.value().1 => Ok((row, batch)),
             Some(_) => Err(CatalogError::damaged(&file())),
             None => Err(CatalogError::NoLogKey(sealed.epoch)),
         }
@@ -529,12 +448,16 @@ pub(super) fn write_authors(
     moved: Vec<u32>,
 ) -> Result<(), CatalogError> {
     let mut table = txn.open_table(AUTHORS)?;
+    let mut splits = txn.open_table(SPLITS)?;
     let mut changed = authors.take_changed();
     changed.extend(moved);
     changed.sort_unstable();
     changed.dedup();
     for number in changed {
         table.insert(number, rows::close(AUTHORS, &number, &authors.row(number).encode()).as_slice())?;
+        if let Some(split) = authors.split_of(number) {
+            splits.insert(number, rows::close(SPLITS, &number, &split.encode()).as_slice())?;
+        }
     }
     Ok(())
 }

@@ -35,9 +35,9 @@ pub enum CatalogError {
         /// Schema that this version writes.
         known: u32,
     },
-    /// An earlier write failed half-way; nothing is written until the catalog is opened again.
-    #[error("catalog is read-only since a write failed")]
-    ReadOnly,
+    /// A write failed, and nothing can be written until what made it fail has gone; it is tried again then.
+    #[error("catalog is read-only: {0}")]
+    ReadOnly(Arc<CatalogError>),
     /// The catalog has been closed.
     #[error("catalog is closed")]
     Closed,
@@ -82,6 +82,16 @@ impl CatalogError {
         match self {
             Self::Segment { error, .. } => full(error),
             Self::Database(error) => matches!(&**error, redb::Error::Io(error) if full(error)),
+            Self::ReadOnly(cause) => cause.is_disk_full(),
+            _ => false,
+        }
+    }
+
+    /// Whether the storage failed, rather than what was asked of it.
+    pub fn is_storage(&self) -> bool {
+        match self {
+            Self::Segment { .. } | Self::ReadOnly(_) => true,
+            Self::Database(error) => matches!(&**error, redb::Error::Io(_) | redb::Error::PreviousIo),
             _ => false,
         }
     }

@@ -2,23 +2,23 @@
 
 use super::{
     AppendError, CatalogError, Identity, LocalWrite, LogFiles, LogFolder, LogKeys, Permits, ReceiveError, Snapshot,
-    authors::Authors,
-    commit::{Core, LocalLog, Received, Shared},
+    commit::{Core, Received, Shared},
     migrations,
     rows::{self, Reader},
     segments::Segments,
-    tables::{AUTHORS, META},
+    tables::META,
     writer::{self, REQUESTS_MAX, Request, Subscriber},
 };
+use crate::reopen::Reopenable;
 use larder_protocol::{
     bounded::Bytes,
-    id::{LocationId, WantId},
+    id::{DeviceId, LocationId, WantId},
     log::{Author, SealedBatch, batch_hash},
     planted::{Plant, is_planted},
     record::Record,
-    time::{Hlc, HlcClock, Timestamp},
+    time::Timestamp,
 };
-use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend};
+use redb::{Database, ReadableTable, StorageBackend, backends::FileBackend};
 use std::{
     collections::{BTreeMap, BTreeSet},
     hash::{BuildHasher, RandomState},
@@ -30,8 +30,8 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-const FILE: &str = "catalog.redb";
-const LOG_FOLDER: &str = "log";
+pub(super) const FILE: &str = "catalog.redb";
+pub(super) const LOG_FOLDER: &str = "log";
 
 /// How a catalog is opened.
 #[derive(Clone)]
@@ -114,21 +114,36 @@ pub struct Applied {
     pub ops: usize,
     /// Batches that were here already.
     pub duplicates: usize,
-    /// Authors that signed two histories; the first one stays, nothing more of the second was taken.
+    /// Batches of a history of which the beginning is not here; left out. A session finds where it begins.
+    pub unplaced: usize,
+    /// Devices that were found to have signed two histories; both are kept.
     pub forks: Vec<Fork>,
+    /// Devices of which something was left out, see [`Catalog::hold_if`].
+    pub refused: BTreeSet<DeviceId>,
+    /// A new incarnation of this device, because the batches show that its log went on elsewhere.
+    pub begun: Option<Appended>,
 }
 
-/// Proof that an author signed two batches for one place in its log.
+impl Applied {
+    pub(super) fn add(&mut self, more: Self) {
+        self.batches += more.batches;
+        self.ops += more.ops;
+        self.duplicates += more.duplicates;
+        self.unplaced += more.unplaced;
+        self.forks.extend(more.forks);
+        self.begun = more.begun.or(self.begun.take());
+    }
+}
+
+/// A device has signed several batches for one place in its log: it was copied, restored from a backup, or lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fork {
-    /// Whose log.
+    /// As whom it signed.
     pub author: Author,
-    /// Where the second history begins.
+    /// Where the histories part.
     pub seq: u64,
-    /// Hash of the batch that stays; `None` when it was batched differently.
-    pub kept: Option<[u8; 32]>,
-    /// Hash of the batch that was refused.
-    pub refused: [u8; 32],
+    /// Their names. Their first batches are the proof: each is signed, and names the same batch before it.
+    pub histories: Vec<Author>,
 }
 
 /// What a commit changed.
@@ -146,8 +161,10 @@ pub struct Commit {
     pub wants: Vec<WantId>,
     /// Wants that have a new outcome.
     pub outcomes: Vec<WantId>,
-    /// Authors found to have forked.
+    /// Devices found to have signed several histories.
     pub forks: Vec<Fork>,
+    /// The incarnation that this device began.
+    pub begun: Option<Author>,
 }
 
 impl Commit {
@@ -205,12 +222,9 @@ impl Catalog {
         std::fs::create_dir_all(dir).map_err(failed)?;
         let files: Arc<dyn LogFiles> = Arc::new(LogFolder::open(dir.join(LOG_FOLDER)).map_err(failed)?);
         let open = || {
-            Self::start(
-                Database::builder().set_cache_size(options.cache_bytes).create(&path)?,
-                Arc::clone(&files),
-                identity.clone(),
-                &options,
-            )
+            let file = private_file(&path).map_err(|error| Segments::error(FILE, error))?;
+            let db = Reopenable::open(Arc::new(FileBackend::new(file)?), Some(path.clone()), options.cache_bytes)?;
+            Self::start(db, Arc::clone(&files), identity.clone(), &options)
         };
         // redb meets some damaged pages with a panic.
         let opened = std::panic::catch_unwind(std::panic::AssertUnwindSafe(open));
@@ -236,7 +250,7 @@ impl Catalog {
         identity: Identity,
         options: Options,
     ) -> Result<(Self, OpenReport), CatalogError> {
-        let db = Database::builder().set_cache_size(options.cache_bytes).create_with_backend(Backend(backend))?;
+        let db = Reopenable::open(Arc::from(backend), None, options.cache_bytes)?;
         Self::start(db, files, identity, &options)
     }
 
@@ -269,27 +283,39 @@ impl Catalog {
     }
 
     fn start(
-        db: Database,
+        db: Reopenable,
         files: Arc<dyn LogFiles>,
         identity: Identity,
         options: &Options,
     ) -> Result<(Self, OpenReport), CatalogError> {
         let mut report = OpenReport::default();
-        let mut own = Author { device: identity.device(), incarnation: 0 };
-        let mut clock = HlcClock::default();
-        let (mut own_shared, mut local_log) = (0, LocalLog::default());
         let mut shared = Shared {
             db,
             segments: Segments(files),
             identity: RwLock::new(Arc::new(identity)),
             permits: RwLock::new(Arc::clone(&options.permits)),
             instance: 0,
+            trouble: RwLock::default(),
         };
-        let schema_known = {
+        {
             let txn = shared.begin_write()?;
             report.migrated = migrations::run(&txn)?;
             let instance = {
                 let mut meta = txn.open_table(META)?;
+                let owner = {
+                    let identity = shared.identity();
+                    [identity.group.as_bytes().as_slice(), identity.device().as_bytes().as_slice()].concat()
+                };
+                let known = match meta.get("owner")? {
+                    Some(row) => Some(rows::open(META, &"owner", row.value())?.to_vec()),
+                    None => None,
+                };
+                match known {
+                    // Another device's database knows other places and another own log: this one's log segments know better.
+                    Some(known) if known != owner => return Err(CatalogError::damaged("meta-1")),
+                    Some(_) => {}
+                    None => drop(meta.insert("owner", rows::close(META, &"owner", &owner).as_slice())?),
+                }
                 let known = match meta.get("instance")? {
                     Some(row) => Some(u64::from_le_bytes(
                         Reader::new(rows::open(META, &"instance", row.value())?, "meta-1").array()?,
@@ -307,35 +333,19 @@ impl Catalog {
                 }
             };
             shared.instance = instance;
-            if report.migrated.is_empty() {
-                txn.abort()?
-            } else {
-                txn.commit()?
-            }
-            report.migrated.is_empty()
-        };
-        let txn = shared.db.begin_read()?;
-        if schema_known && let Some(row) = txn.open_table(META)?.get("own")? {
-            let mut from = Reader::new(rows::open(META, &"own", row.value())?, "meta-1");
-            own.incarnation = from.small()?;
-            clock = HlcClock::new(Hlc(from.number()?));
-            own_shared = from.number()?;
-            local_log = LocalLog { count: from.number()?, offset: from.number()? };
+            if report.migrated.is_empty() { txn.abort()? } else { txn.commit()? }
         }
-        let authors = Authors::load(&txn.open_table(AUTHORS)?)?;
-        drop(txn);
-        let shared = Arc::new(shared);
-        let mut core =
-            Core { shared: Arc::clone(&shared), authors, own, clock, own_shared, local_log, read_only: false };
-        core.reconcile(options.now, &mut report)?;
+        let (mut core, noted) = Core::load(Arc::new(shared))?;
+        let shared = Arc::clone(&core.shared);
+        core.reconcile(noted, options.now, &mut report)?;
         core.set_permits(Arc::clone(&options.permits), options.now)?;
 
         let (requests, receiver) = sync_channel(REQUESTS_MAX);
         let subscribers: Arc<Mutex<Vec<Subscriber>>> = Arc::default();
-        let told = Arc::clone(&subscribers);
+        let (told, now) = (Arc::clone(&subscribers), options.now);
         let thread = thread::Builder::new()
             .name("catalog-writer".to_owned())
-            .spawn(move || writer::run(core, receiver, told))
+            .spawn(move || writer::run(core, receiver, told, now))
             .map_err(|error| Segments::error("writer thread", error))?;
         let writer = Arc::new(Writer { requests: Some(requests), thread: Some(thread) });
         Ok((Self { shared, subscribers, writer }, report))
@@ -394,7 +404,7 @@ impl Catalog {
     /// Takes batches that are vouched for: all or none, in order, and accounts for them in the vector.
     ///
     /// # Errors
-    /// [`ReceiveError`]; nothing was taken then. A fork is reported in the answer.
+    /// [`ReceiveError`]; nothing was taken then, unless a fork came before. A fork is reported in the answer.
     pub fn apply(&self, batches: Vec<SealedBatch>, now: Timestamp) -> Result<Applied, ReceiveError> {
         let received = self.check(batches)?;
         self.ask(|reply| Request::Receive { received, accounted: true, now, reply })?
@@ -404,12 +414,35 @@ impl Catalog {
     /// not accounted for.
     ///
     /// # Errors
-    /// [`ReceiveError`]; nothing was taken then. [`ReceiveError::Gap`] when operations before them are missing: pull them
+    /// [`ReceiveError`]; nothing was taken then, unless a fork came before. [`ReceiveError::Gap`] when operations before them are missing: pull them
     /// in a session.
     pub fn hold(&self, batches: Vec<SealedBatch>, now: Timestamp) -> Result<Applied, ReceiveError> {
-        let received = self.check(batches)?;
+        self.hold_if(batches, now, |_, _, _| true)
+    }
+
+    /// As [`hold`](Self::hold), but leaves out sound batches that are not admitted: asked are author, operations and bytes.
+    /// Who refuses one batch of an author must refuse those after it, or they are a [`ReceiveError::Gap`].
+    ///
+    /// # Errors
+    /// As [`hold`](Self::hold).
+    pub fn hold_if(
+        &self,
+        batches: Vec<SealedBatch>,
+        now: Timestamp,
+        mut admit: impl FnMut(&Author, usize, usize) -> bool,
+    ) -> Result<Applied, ReceiveError> {
+        let mut refused = BTreeSet::new();
+        let mut received = self.check(batches)?;
+        received.retain(|item| {
+            let admitted = admit(&item.batch.author, item.batch.ops.len(), item.sealed.sealed.len());
+            if !admitted {
+                refused.insert(item.batch.author.device);
+            }
+            admitted
+        });
         let accounted = is_planted(Plant::GossipAdvancesVector);
-        self.ask(|reply| Request::Receive { received, accounted, now, reply })?
+        let applied: Applied = self.ask(|reply| Request::Receive { received, accounted, now, reply })??;
+        Ok(Applied { refused, ..applied })
     }
 
     /// Accounts for held operations below the given counts, as far as they are here: at the end of a session.
@@ -442,7 +475,8 @@ impl Catalog {
         *identity = Arc::new(Identity { log_keys, ..identity.as_ref().clone() });
     }
 
-    /// Notes that a peer has the first `count` operations of this device's own log; kept with the next commit.
+    /// Notes that a peer has the first `count` operations of this device's own log; kept with the next commit. A peer
+    /// that lies about it can only make a fork visible: what it was told stays in the log that it was told of.
     ///
     /// # Errors
     /// [`CatalogError::Closed`].
@@ -451,27 +485,18 @@ impl Catalog {
         requests.send(Request::Shared { author, count }).map_err(|_| CatalogError::Closed)
     }
 
-    /// A peer has `count` operations of one of this device's logs. When that is more than is here, this catalog was
-    /// restored from a backup: a new incarnation of the device begins, in which everything is said again that was never
-    /// shared, after the announcements of its locations. Gives it, or nothing when this device has as much.
-    ///
-    /// # Errors
-    /// [`CatalogError`] when the storage fails.
-    pub fn own_log_is_ahead(
-        &self,
-        known: Author,
-        count: u64,
-        now: Timestamp,
-    ) -> Result<Option<Appended>, CatalogError> {
-        self.ask(|reply| Request::Incarnation { known, count, now, reply })?
-    }
-
     /// One committed state, for any number of reads.
     ///
     /// # Errors
     /// [`CatalogError`] when the storage fails.
     pub fn read(&self) -> Result<Snapshot, CatalogError> {
         Snapshot::new(Arc::clone(&self.shared))
+    }
+
+    /// Why nothing can be written now; `None` when all is well. What was durable can be read meanwhile, and writing is tried
+    /// again by itself.
+    pub fn trouble(&self) -> Option<Arc<CatalogError>> {
+        self.shared.trouble.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Calls `told` after every commit, on the writer's thread: it must be quick, and must not write.
@@ -491,32 +516,10 @@ fn move_aside(path: &Path) -> std::io::Result<PathBuf> {
     Err(std::io::ErrorKind::AlreadyExists.into())
 }
 
-/// redb wants a concrete type.
-#[derive(Debug)]
-struct Backend(Box<dyn StorageBackend>);
-
-impl StorageBackend for Backend {
-    fn len(&self) -> std::io::Result<u64> {
-        self.0.len()
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
-        self.0.read(offset, out)
-    }
-
-    fn set_len(&self, len: u64) -> std::io::Result<()> {
-        self.0.set_len(len)
-    }
-
-    fn sync_data(&self) -> std::io::Result<()> {
-        self.0.sync_data()
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> std::io::Result<()> {
-        self.0.write(offset, data)
-    }
-
-    fn close(&self) -> std::io::Result<()> {
-        self.0.close()
-    }
+/// Opens the database's file, and makes it. Nobody else reads it.
+fn private_file(path: &Path) -> std::io::Result<std::fs::File> {
+    let mut options = std::fs::OpenOptions::new();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.read(true).write(true).create(true).truncate(false).open(path)
 }

@@ -8,18 +8,18 @@ use super::{
 use redb::{ReadableTable, WriteTransaction};
 
 /// Schema that this version writes.
-pub(super) const SCHEMA: u32 = 1;
+pub(super) const SCHEMA: u32 = 2;
 
 type Step = fn(&WriteTransaction) -> Result<u64, CatalogError>;
 
-const STEPS: [(u32, Step); 1] = [(1, create_tables)];
+const STEPS: [(u32, Step); 2] = [(1, create_tables), (2, create_folder_entries)];
 
 /// Makes every table, so that readers find them.
 fn create_tables(txn: &WriteTransaction) -> Result<u64, CatalogError> {
     txn.open_table(META)?;
     txn.open_table(AUTHORS)?;
     txn.open_table(BATCHES)?;
-    txn.open_table(FORKS)?;
+    txn.open_table(SPLITS)?;
     txn.open_table(REFUSED)?;
     txn.open_table(ANNOUNCED)?;
     txn.open_table(LOCATION_NUMBERS)?;
@@ -35,6 +35,7 @@ fn create_tables(txn: &WriteTransaction) -> Result<u64, CatalogError> {
     txn.open_table(SUSPICIONS)?;
     txn.open_table(ALIASES)?;
     txn.open_table(ALIAS_CONTENTS)?;
+    txn.open_table(AUDIT_HEADS)?;
     txn.open_table(DEVICES)?;
     txn.open_table(LOCATIONS)?;
     txn.open_table(LOCATION_STATES)?;
@@ -44,6 +45,12 @@ fn create_tables(txn: &WriteTransaction) -> Result<u64, CatalogError> {
     txn.open_table(PENDING)?;
     txn.open_table(SCANS)?;
     txn.open_table(LOCAL)?;
+    Ok(0)
+}
+
+/// Makes the table of synced folders. No device has said anything of them under schema 1.
+fn create_folder_entries(txn: &WriteTransaction) -> Result<u64, CatalogError> {
+    txn.open_table(FOLDER_ENTRIES)?;
     Ok(0)
 }
 

@@ -1,36 +1,66 @@
 //! Bringing segments, rows and roles together: replay of what redb lacks, and merging everything anew.
 
 use super::{
-    Appended, CatalogError, OpenReport, OwnBatch, Permits,
-    apply::{Merge, is_known},
+    CatalogError, OpenReport, Permits,
+    apply::{Changes, Merge, is_known},
     commit::{Core, Stage, kinds, write_authors, write_own},
+    forks::{Logs, Place},
     local,
     rows::{self, BatchRow},
     segments::{Found, LOCAL_FOLDER, author_of, file_name, first_seq_of, folder_of},
     tables::*,
 };
 use larder_protocol::{
-    bounded::Bytes,
     codec,
-    log::{Author, Batch, SealedBatch, batch_hash, genesis_hash},
+    log::{Author, Batch, SealedBatch, batch_hash},
     planted::{Plant, is_planted},
-    record::Record,
     time::Timestamp,
 };
-use redb::{ReadableDatabase, ReadableTable, ReadableTableMetadata, WriteTransaction};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use redb::{ReadableTable, ReadableTableMetadata, WriteTransaction};
+use std::{collections::BTreeMap, sync::Arc};
 
 /// Batches per commit while replaying: a crash repeats at most these.
 const REPLAY_BATCHES: usize = 64;
 
 type Replayed = (u32, BatchRow, Batch);
 
+/// The files of one folder, and how far they were read.
+struct Folder {
+    author: Author,
+    firsts: Vec<u64>,
+    /// Index of the file, and offset in it; `None` before the first.
+    at: Option<(usize, u64)>,
+}
+
+/// Why a folder is read no further.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    /// All was read, or the rest cannot be.
+    Done,
+    /// What comes next belongs to a history whose beginning lies in another folder.
+    Waits,
+}
+
+/// What replay has found and not yet committed.
+#[derive(Default)]
+struct Replay {
+    chunk: Vec<Replayed>,
+    hashes: BTreeMap<(u32, u64), [u8; 32]>,
+    /// Ends of folders whose log has no row yet.
+    tails: BTreeMap<Author, (u64, u64)>,
+    /// The youngest incarnation of this device of which others returned something.
+    returned: Option<u32>,
+}
+
 impl Core {
-    /// Replays what the segments have and redb lacks.
-    pub(super) fn reconcile(&mut self, now: Timestamp, report: &mut OpenReport) -> Result<(), CatalogError> {
+    /// Replays what the segments have and redb lacks. `noted`: redb knows as whom this device writes.
+    pub(super) fn reconcile(
+        &mut self,
+        noted: bool,
+        now: Timestamp,
+        report: &mut OpenReport,
+    ) -> Result<(), CatalogError> {
+        let interrupted = self.resume_incarnation()?;
         let mut folders: BTreeMap<String, Vec<u64>> = BTreeMap::new();
         let files = self.shared.files().list().map_err(|error| super::segments::Segments::error("", error))?;
         for name in files {
@@ -40,15 +70,38 @@ impl Core {
                 folders.entry(folder.to_owned()).or_default().push(first);
             }
         }
-        let mut chunk = Vec::new();
+        let mut replay = Replay::default();
+        let mut waiting = Vec::new();
         for (folder, firsts) in folders {
             if folder == LOCAL_FOLDER {
                 self.replay_local(report)?;
             } else if let Some(author) = author_of(&folder) {
-                self.replay_author(&author, &firsts, now, &mut chunk, report)?;
+                waiting.push(Folder { author, firsts, at: None });
             }
         }
-        self.replay_commit(&mut chunk, now)?;
+        // Histories go on from each other, in whatever order their folders come.
+        loop {
+            let (before, mut rest) = (report.replayed_batches, Vec::new());
+            for mut folder in waiting {
+                if self.replay_folder(&mut folder, now, &mut replay, report)? == Stop::Waits {
+                    rest.push(folder);
+                }
+            }
+            waiting = rest;
+            if waiting.is_empty() || report.replayed_batches == before {
+                break;
+            }
+        }
+        for folder in waiting {
+            self.set_aside_from(&folder, report)?;
+        }
+        self.replay_commit(&mut replay, now)?;
+        for (author, (segment, offset)) in std::mem::take(&mut replay.tails) {
+            if let Some(number) = self.authors.find(&author) {
+                let row = self.authors.row_mut(number);
+                (row.segment, row.offset) = (segment, offset);
+            }
+        }
         for (_, row) in self.authors.iter() {
             let file = file_name(&folder_of(&row.author), row.segment);
             let len = self.shared.files().len(&file).map_err(|error| super::segments::Segments::error(&file, error))?;
@@ -61,30 +114,51 @@ impl Core {
             // What was noted is of the incarnation before: nobody is known to have anything of this one.
             (self.own.incarnation, self.own_shared) = (last, 0);
         }
+        let own = self.authors.find(&self.own);
+        let elsewhere = replay.returned.is_some_and(|incarnation| incarnation >= self.own.incarnation)
+            || own.is_some_and(|own| self.authors.cut(own).is_some());
+        if (elsewhere || !noted)
+            && let Some(own) = own
+        {
+            // Nothing is known of what was shared: all of it stays where it is.
+            self.own_shared = self.authors.row(own).stored;
+        }
+        if interrupted || elsewhere {
+            match self.start_incarnation(now) {
+                Ok(_) => {}
+                // Nothing can be said any longer; what is known can be read.
+                Err(error @ CatalogError::Full(_)) => tracing::error!(%error, "this device can say nothing any longer"),
+                Err(error) => return Err(error),
+            }
+        }
         Ok(())
     }
 
-    fn replay_author(
+    fn replay_folder(
         &mut self,
-        author: &Author,
-        firsts: &[u64],
+        folder: &mut Folder,
         now: Timestamp,
-        chunk: &mut Vec<Replayed>,
+        replay: &mut Replay,
         report: &mut OpenReport,
-    ) -> Result<(), CatalogError> {
+    ) -> Result<Stop, CatalogError> {
         let identity = self.shared.identity();
         let segments = self.shared.segments.clone();
+        let author = folder.author;
         let own = author.device == identity.device();
-        let (start, mut offset) = match self.authors.find(author) {
-            Some(number) => (self.authors.row(number).segment, self.authors.row(number).offset),
-            None => (firsts.first().copied().unwrap_or(0), 0),
-        };
-        for (at, first) in firsts.iter().enumerate().filter(|(_, first)| **first >= start) {
-            let file = file_name(&folder_of(author), *first);
-            if *first > start {
-                offset = 0;
+        let (mut at, mut offset) = match (folder.at, self.authors.find(&author)) {
+            (Some(at), _) => at,
+            (None, Some(number)) => {
+                let row = self.authors.row(number);
+                let at = folder.firsts.iter().position(|first| *first >= row.segment);
+                let at = at.unwrap_or(folder.firsts.len());
+                (at, if folder.firsts.get(at) == Some(&row.segment) { row.offset } else { 0 })
             }
+            (None, None) => (0, 0),
+        };
+        while let Some(first) = folder.firsts.get(at).copied() {
+            let file = file_name(&folder_of(&author), first);
             loop {
+                folder.at = Some((at, offset));
                 let (frame, next) = match segments.frame_at(&file, offset)? {
                     Found::Frame(_, next)
                         if is_planted(Plant::ReplaySkipsLastFrame)
@@ -98,43 +172,108 @@ impl Core {
                         report.cut_bytes += self.set_aside(&file, offset, false)?;
                         break;
                     }
-                    Found::Damaged => return self.set_aside_from(author, firsts, at, offset, report),
+                    Found::Damaged => return self.set_aside_from(folder, report).map(|()| Stop::Done),
                 };
                 let opened = codec::decode::<SealedBatch>(&frame.payload).ok().map(|sealed| identity.open(&sealed));
                 let (signed, batch) = match opened {
                     Some(Some(Ok(opened))) => opened,
                     Some(None) => {
-                        report.locked_logs.push(*author);
-                        return Ok(());
+                        report.locked_logs.push(author);
+                        return Ok(Stop::Done);
                     }
-                    _ => return self.set_aside_from(author, firsts, at, offset, report),
+                    _ => return self.set_aside_from(folder, report).map(|()| Stop::Done),
                 };
-                let number = self.authors.number(&identity.group, author);
-                let row = self.authors.row(number);
-                if batch.author != *author || batch.first_seq != row.stored || batch.previous != row.last_hash {
-                    return self.set_aside_from(author, firsts, at, offset, report);
+                if batch.author.device != author.device || (!author.is_split() && batch.author != author) {
+                    return self.set_aside_from(folder, report).map(|()| Stop::Done);
                 }
                 let hash = batch_hash(&signed);
-                let placed = BatchRow { segment: *first, offset, len: next - offset, hash, kinds: kinds(&batch) };
-                let row = self.authors.row_mut(number);
-                (row.stored, row.last_hash) = (batch.next_seq(), hash);
-                (row.segment, row.offset) = (*first, next);
-                if frame.accounted || own {
-                    self.authors.account(number, batch.first_seq, batch.next_seq());
+                let place = self.place_replayed(&batch, &hash, &replay.hashes)?;
+                let placed = BatchRow {
+                    folder: author.incarnation,
+                    segment: first,
+                    offset,
+                    len: next - offset,
+                    hash,
+                    kinds: kinds(&batch),
+                };
+                let log = match place {
+                    Place::Next(log) => Some(log),
+                    Place::First => Some(self.authors.number(&identity.group, &batch.author)),
+                    Place::Fork { .. } if self.authors.is_quarantined(&author.device) => None,
+                    Place::Fork { log, old, before } => {
+                        self.replay_commit(replay, now)?;
+                        Some(self.replay_split(log, batch.first_seq, before, old, &hash, now)?)
+                    }
+                    // Read again after a crash.
+                    Place::Known(_) => None,
+                    Place::Missing(_) | Place::Elsewhere => return Ok(Stop::Waits),
+                };
+                if let Some(log) = log {
+                    let row = self.authors.row_mut(log);
+                    (row.stored, row.last_hash) = (batch.next_seq(), hash);
+                    if frame.accounted || own {
+                        self.authors.account(log, batch.first_seq, batch.next_seq());
+                    }
+                    if own && frame.returned {
+                        replay.returned = replay.returned.max(Some(batch.author.incarnation));
+                    }
+                    report.replayed_batches += 1;
+                    replay.hashes.insert((log, batch.first_seq), hash);
+                    replay.chunk.push((log, placed, batch));
                 }
-                report.replayed_batches += 1;
-                chunk.push((number, placed, batch));
-                if chunk.len() >= REPLAY_BATCHES {
-                    self.replay_commit(chunk, now)?;
+                match self.authors.find(&author) {
+                    Some(number) => {
+                        let row = self.authors.row_mut(number);
+                        (row.segment, row.offset) = (first, next);
+                    }
+                    None => drop(replay.tails.insert(author, (first, next))),
+                }
+                if replay.chunk.len() >= REPLAY_BATCHES {
+                    self.replay_commit(replay, now)?;
                 }
                 offset = next;
             }
+            (at, offset) = (at + 1, 0);
         }
-        Ok(())
+        Ok(Stop::Done)
+    }
+
+    fn place_replayed(
+        &self,
+        batch: &Batch,
+        hash: &[u8; 32],
+        staged: &BTreeMap<(u32, u64), [u8; 32]>,
+    ) -> Result<Place, CatalogError> {
+        // Nearly all: no row needs to be read.
+        if let Some(log) = self.authors.find(&batch.author).filter(|log| self.authors.cut(*log).is_none()) {
+            let row = self.authors.row(log);
+            if (row.stored, row.last_hash) == (batch.first_seq, batch.previous) {
+                return Ok(Place::Next(log));
+            }
+        }
+        let txn = self.shared.db.begin_read()?;
+        let table = txn.open_table(BATCHES)?;
+        Logs::new(&self.authors, &table, staged).place(batch, hash)
+    }
+
+    /// Cuts a log that turns out to have two histories; gives the number of the one whose first batch comes next.
+    fn replay_split(
+        &mut self,
+        log: u32,
+        seq: u64,
+        before: [u8; 32],
+        old: Option<[u8; 32]>,
+        new: &[u8; 32],
+        now: Timestamp,
+    ) -> Result<u32, CatalogError> {
+        let mut stage = Stage::new(self);
+        let (moved, branch) = stage.authors.split(log, seq, before, old, new);
+        self.commit_split(stage, moved.map(|moved| (log, seq, moved)), now)?;
+        Ok(branch)
     }
 
     /// Cuts a file; keeps what was cut under another name if it may be of use to a person.
-    fn set_aside(&self, file: &str, offset: u64, keep: bool) -> Result<u64, CatalogError> {
+    pub(super) fn set_aside(&self, file: &str, offset: u64, keep: bool) -> Result<u64, CatalogError> {
         let files = self.shared.files();
         let failed = |error| super::segments::Segments::error(file, error);
         let len = files.len(file).map_err(failed)?;
@@ -154,48 +293,51 @@ impl Core {
         Ok(len.saturating_sub(offset))
     }
 
-    /// Sets aside everything of a log from a damaged frame on; what is lost comes back from peers.
-    fn set_aside_from(
-        &self,
-        author: &Author,
-        firsts: &[u64],
-        at: usize,
-        offset: u64,
-        report: &mut OpenReport,
-    ) -> Result<(), CatalogError> {
-        report.damaged_logs.push(*author);
-        for (later, first) in firsts.iter().enumerate().skip(at) {
-            let file = file_name(&folder_of(author), *first);
+    /// Sets aside everything of a folder from where it was read on; what is lost comes back from peers.
+    fn set_aside_from(&self, folder: &Folder, report: &mut OpenReport) -> Result<(), CatalogError> {
+        let (at, offset) = folder.at.unwrap_or_default();
+        report.damaged_logs.push(folder.author);
+        for (later, first) in folder.firsts.iter().enumerate().skip(at) {
+            let file = file_name(&folder_of(&folder.author), *first);
             report.cut_bytes += self.set_aside(&file, if later == at { offset } else { 0 }, true)?;
         }
         Ok(())
     }
 
-    fn replay_commit(&mut self, chunk: &mut Vec<Replayed>, now: Timestamp) -> Result<(), CatalogError> {
-        if chunk.is_empty() {
+    fn replay_commit(&mut self, replay: &mut Replay, now: Timestamp) -> Result<(), CatalogError> {
+        if replay.chunk.is_empty() {
             return Ok(());
         }
         let permits = self.shared.permits();
         let shared = Arc::clone(&self.shared);
         let txn = shared.begin_write()?;
         {
-            let mut merge = Merge::begin(&txn, permits.as_ref(), self.authors.ids())?;
+            let mut authors = self.authors.clone();
+            let mut merge = Merge::begin(&txn, permits.as_ref(), &authors)?;
             let mut table = txn.open_table(BATCHES)?;
-            for (number, placed, batch) in chunk.iter() {
+            for (number, placed, batch) in &replay.chunk {
                 let key = (*number, batch.first_seq);
                 table.insert(key, rows::close(BATCHES, &key, &placed.encode()).as_slice())?;
                 let own = batch.author.device == self.own.device;
                 if own && let Some(last) = batch.ops.last() {
                     self.clock = larder_protocol::time::HlcClock::new(self.clock.last().max(last.hlc));
                 }
-                merge.batch(*number, self.authors.row_mut(*number), batch, if own { None } else { Some(now) })?;
+                if authors.is_ready(*number) {
+                    merge.batch(*number, authors.row_mut(*number), batch, if own { None } else { Some(now) })?;
+                }
+            }
+            drop(table);
+            if !authors.splits().is_empty() {
+                self.merge_waiting(&txn, &mut merge, &mut authors, now)?;
             }
             merge.finish()?;
+            self.authors = authors;
         }
         write_authors(&txn, &mut self.authors, Vec::new())?;
         write_own(&txn, &self.own, &self.clock, self.own_shared, &self.local_log)?;
         txn.commit()?;
-        chunk.clear();
+        replay.chunk.clear();
+        replay.hashes.clear();
         Ok(())
     }
 
@@ -236,9 +378,7 @@ impl Core {
 
     /// Takes new roles: merges everything anew if any verdict about a stored operation changed.
     pub(super) fn set_permits(&mut self, permits: Arc<dyn Permits>, now: Timestamp) -> Result<bool, CatalogError> {
-        if self.read_only {
-            return Err(CatalogError::ReadOnly);
-        }
+        self.writable()?;
         let version = permits.version();
         let known = {
             let txn = self.shared.db.begin_read()?;
@@ -277,7 +417,9 @@ impl Core {
                 for _ in 0..count {
                     if is_known(kind) && seq < author.merged {
                         let was = !any_refused || refused.get((number, seq))?.is_none();
-                        if permits.permits(&author.author, seq, kind) != was {
+                        let permitted = permits.permits(&author.author, seq, kind)
+                            && !self.authors.is_quarantined(&author.author.device);
+                        if permitted != was {
                             return Ok(true);
                         }
                     }
@@ -289,23 +431,27 @@ impl Core {
     }
 
     /// Forgets the merged state and merges all stored batches again. Numbers and local tables stay.
-    fn merge_anew(
+    pub(super) fn merge_anew(
         &self,
         txn: &WriteTransaction,
         authors: &mut super::authors::Authors,
         now: Timestamp,
-    ) -> Result<(), CatalogError> {
+    ) -> Result<Changes, CatalogError> {
         let permits = self.shared.permits();
-        let mut merge = Merge::begin(txn, permits.as_ref(), authors.ids())?;
+        let mut merge = Merge::begin(txn, permits.as_ref(), authors)?;
         merge.forget()?;
         let table = txn.open_table(BATCHES)?;
-        let numbers: BTreeSet<u32> = authors.iter().map(|(number, _)| number).collect();
+        let numbers = authors.in_order();
+        for number in &numbers {
+            authors.row_mut(*number).merged = authors.split_of(*number).map_or(0, |split| split.base);
+        }
         for number in numbers {
-            let author = authors.row(number).author;
-            authors.row_mut(number).merged = 0;
-            let not_after = if author.device == self.own.device { None } else { Some(now) };
+            if !authors.is_ready(number) {
+                continue;
+            }
+            let not_after = if authors.row(number).author.device == self.own.device { None } else { Some(now) };
             while authors.row(number).merged < authors.row(number).stored {
-                let (_, batch) = self.stored_batch(&table, number, &author, authors.row(number).merged)?;
+                let (_, batch) = self.stored_batch(&table, authors, number, authors.row(number).merged)?;
                 merge.batch(number, authors.row_mut(number), &batch, not_after)?;
                 if authors.row(number).merged < batch.next_seq() {
                     break;
@@ -314,122 +460,6 @@ impl Core {
         }
         drop(table);
         write_authors(txn, authors, Vec::new())?;
-        merge.finish()?;
-        Ok(())
-    }
-
-    /// Starts a new incarnation of this device if others know `count` operations of one of its logs and this device
-    /// does not. Its log continues with everything that the old one never shared: whole batches from the first
-    /// operation on that nobody is known to have are taken out of the old log and appended to the new one, after this
-    /// device's announcements of its locations. All keep the time at which they were said first.
-    pub(super) fn start_incarnation(
-        &mut self,
-        known: &Author,
-        count: u64,
-        now: Timestamp,
-    ) -> Result<Option<(Appended, Vec<OwnBatch>)>, CatalogError> {
-        if self.read_only {
-            return Err(CatalogError::ReadOnly);
-        }
-        let stored = |author: &Author| self.authors.find(author).map_or(0, |number| self.authors.row(number).stored);
-        if known.device != self.own.device
-            || known.incarnation < self.own.incarnation
-            || (*known == self.own && count <= stored(known))
-        {
-            return Ok(None);
-        }
-        let shared = self.own_shared;
-        let identity = self.shared.identity();
-        let old = self.own;
-        let last = self.authors.last_incarnation(&old.device).unwrap_or(old.incarnation).max(known.incarnation);
-        let new = Author { device: old.device, incarnation: last.saturating_add(1) };
-
-        let mut bodies = Vec::new();
-        let snapshot = super::Snapshot::new(Arc::clone(&self.shared))?;
-        for known in snapshot.locations_said()? {
-            if known.stamp.author == old {
-                let record = Record::from(known.value);
-                let body = record.encode().ok().and_then(|body| Bytes::new(body).ok());
-                let body = body.ok_or_else(|| CatalogError::damaged("locations-1"))?;
-                bodies.push((Some(known.stamp.hlc), record.kind(), body));
-            }
-        }
-        drop(snapshot);
-        let mut cut = Vec::new();
-        if let Some(number) = self.authors.find(&old) {
-            let txn = self.shared.db.begin_read()?;
-            let table = txn.open_table(BATCHES)?;
-            let mut seq = shared;
-            while seq < self.authors.row(number).stored {
-                let (row, batch) = self.stored_batch(&table, number, &old, seq)?;
-                if batch.first_seq >= shared {
-                    bodies.extend(batch.ops.iter().map(|op| (Some(op.hlc), op.kind, op.body.clone())));
-                    cut.push((batch.first_seq, row));
-                }
-                seq = batch.next_seq();
-            }
-        }
-
-        let mut stage = Stage::new(self);
-        let appended = stage.own_again(&identity, &new, bodies, now)?;
-        let own = std::mem::take(&mut stage.own);
-        let number = stage.authors.number(&identity.group, &old);
-        stage.authors.number(&identity.group, &new);
-        if let Some((first, row)) = cut.first() {
-            let before = match self.last_before(number, *first)? {
-                Some(row) => row.hash,
-                None => genesis_hash(&identity.group, &old),
-            };
-            let author = stage.authors.row_mut(number);
-            (author.stored, author.last_hash) = (*first, before);
-            (author.segment, author.offset) = (row.segment, row.offset);
-            author.accounted = author.accounted.min(*first);
-        }
-        (self.own, self.own_shared) = (new, 0);
-        self.commit_cut(stage, number, &cut, now).inspect_err(|_| self.read_only = true)?;
-        // The old frames go last: a crash before leaves them to be replayed, and the fork to be found again.
-        let folder = folder_of(&old);
-        let mut files: Vec<(u64, u64)> = cut.iter().map(|(_, row)| (row.segment, row.offset)).collect();
-        files.dedup_by_key(|(segment, _)| *segment);
-        for (segment, offset) in files {
-            self.set_aside(&file_name(&folder, segment), offset, true)?;
-        }
-        Ok(Some((appended, own)))
-    }
-
-    fn last_before(&self, number: u32, seq: u64) -> Result<Option<BatchRow>, CatalogError> {
-        let txn = self.shared.db.begin_read()?;
-        let table = txn.open_table(BATCHES)?;
-        match table.range((number, 0)..(number, seq))?.next_back() {
-            Some(row) => {
-                let (key, row) = row?;
-                Ok(Some(BatchRow::decode(rows::open(BATCHES, &key.value(), row.value())?)?))
-            }
-            None => Ok(None),
-        }
-    }
-
-    fn commit_cut(
-        &mut self,
-        mut stage: Stage,
-        number: u32,
-        cut: &[(u64, BatchRow)],
-        now: Timestamp,
-    ) -> Result<(), CatalogError> {
-        self.append_segments(&stage)?;
-        let shared = Arc::clone(&self.shared);
-        let txn = shared.begin_write()?;
-        {
-            let mut table = txn.open_table(BATCHES)?;
-            for (first, _) in cut {
-                table.remove((number, *first))?;
-            }
-            stage.index(&mut table)?;
-        }
-        self.merge_anew(&txn, &mut stage.authors, now)?;
-        stage.finish(&txn, self)?;
-        txn.commit()?;
-        self.take(stage);
-        Ok(())
+        Ok(merge.finish()?.1)
     }
 }

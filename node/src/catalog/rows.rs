@@ -189,9 +189,33 @@ impl AuthorRow {
     }
 }
 
+/// Where one of several histories begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Split {
+    /// Number of the log that it goes on from; that log ends there.
+    pub(super) parent: u32,
+    /// First sequence number.
+    pub(super) base: u64,
+}
+
+impl Split {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut to = Writer::default();
+        to.number(self.parent.into()).number(self.base);
+        to.0
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, CatalogError> {
+        let mut from = Reader::new(bytes, "splits-1");
+        Ok(Self { parent: from.small()?, base: from.number()? })
+    }
+}
+
 /// Where a batch lies, and what kinds of operations it has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct BatchRow {
+    /// Incarnation in the name of its folder: of the log that it was written to, before any split.
+    pub(super) folder: u32,
     /// First sequence number of its segment file.
     pub(super) segment: u64,
     /// Start of its frame in that file.
@@ -210,7 +234,7 @@ impl BatchRow {
 
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut to = Writer::default();
-        to.number(self.segment).number(self.offset).number(self.len).fixed(&self.hash);
+        to.number(self.folder.into()).number(self.segment).number(self.offset).number(self.len).fixed(&self.hash);
         for (kind, count) in &self.kinds {
             to.number((*kind).into()).number((*count).into());
         }
@@ -219,12 +243,13 @@ impl BatchRow {
 
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, CatalogError> {
         let mut from = Reader::new(bytes, "batches-1");
+        let folder = from.small()?;
         let (segment, offset, len, hash) = (from.number()?, from.number()?, from.number()?, from.array()?);
         let mut kinds = Vec::new();
         while !from.rest.is_empty() {
             kinds.push((u16::try_from(from.number()?).map_err(|_| from.damaged())?, from.small()?));
         }
-        Ok(Self { segment, offset, len, hash, kinds })
+        Ok(Self { folder, segment, offset, len, hash, kinds })
     }
 }
 

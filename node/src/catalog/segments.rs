@@ -281,6 +281,8 @@ const MAGIC: [u8; 4] = *b"LDR1";
 const HEAD_BYTES: usize = 32;
 /// Set on batches that a session, not gossip, brought: they are accounted for in the version vector.
 const ACCOUNTED: u32 = 1;
+/// Set on batches of this device's own log that came from others: it was restored from a backup, or copied.
+const RETURNED: u32 = 2;
 
 pub(super) fn folder_of(author: &Author) -> String {
     format!("{}.{}", author.device, author.incarnation)
@@ -304,6 +306,7 @@ pub(super) fn first_seq_of(file: &str) -> Option<u64> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Frame {
     pub(super) accounted: bool,
+    pub(super) returned: bool,
     pub(super) ops: u32,
     pub(super) first_seq: u64,
     pub(super) payload: Vec<u8>,
@@ -313,7 +316,8 @@ impl Frame {
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(HEAD_BYTES + self.payload.len());
         bytes.extend(MAGIC);
-        bytes.extend(u32::from(self.accounted).to_le_bytes());
+        let flags = if self.accounted { ACCOUNTED } else { 0 } | if self.returned { RETURNED } else { 0 };
+        bytes.extend(flags.to_le_bytes());
         bytes.extend((self.payload.len() as u32).to_le_bytes());
         bytes.extend(self.ops.to_le_bytes());
         bytes.extend(self.first_seq.to_le_bytes());
@@ -381,7 +385,9 @@ impl Segments {
             return Ok(if left == whole { Found::Torn } else { Found::Damaged });
         }
         let first_seq = u64::from(word(16)) | u64::from(word(20)) << 32;
-        let frame = Frame { accounted: word(4) & ACCOUNTED != 0, ops: word(12), first_seq, payload };
+        let flags = word(4);
+        let (accounted, returned) = (flags & ACCOUNTED != 0, flags & RETURNED != 0);
+        let frame = Frame { accounted, returned, ops: word(12), first_seq, payload };
         Ok(Found::Frame(frame, offset + whole))
     }
 
@@ -399,7 +405,13 @@ mod tests {
     use super::*;
 
     fn frame(first_seq: u64) -> Frame {
-        Frame { accounted: first_seq.is_multiple_of(2), ops: 3, first_seq, payload: vec![first_seq as u8 + 1; 50] }
+        Frame {
+            accounted: first_seq.is_multiple_of(2),
+            returned: first_seq == 1,
+            ops: 3,
+            first_seq,
+            payload: vec![first_seq as u8 + 1; 50],
+        }
     }
 
     fn exercise(files: Arc<dyn LogFiles>) {

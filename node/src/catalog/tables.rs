@@ -7,14 +7,15 @@ use redb::TableDefinition;
 
 type Rows<K> = TableDefinition<'static, K, &'static [u8]>;
 
-/// Name → counters, digest, instance, own incarnation.
+/// Name → counters, digest, instance, owner (group and device), own incarnation, and a change of it that is under way.
 pub(super) const META: Rows<&str> = TableDefinition::new("meta-1");
 /// Author number → [`AuthorRow`](super::rows::AuthorRow): who, how far, and where its log ends.
 pub(super) const AUTHORS: Rows<u32> = TableDefinition::new("authors-1");
 /// (author number, first seq) → [`BatchRow`](super::rows::BatchRow): where in the segment files a batch lies.
 pub(super) const BATCHES: Rows<(u32, u64)> = TableDefinition::new("batches-1");
-/// (author number, seq) → hash kept ‖ hash refused: proof that an author forked.
-pub(super) const FORKS: Rows<(u32, u64)> = TableDefinition::new("forks-1");
+/// Author number of one of several histories → [`Split`](super::rows::Split): which log it goes on from, and where.
+/// The first batches of two histories that go on from one place are the proof of a fork.
+pub(super) const SPLITS: Rows<u32> = TableDefinition::new("splits-1");
 /// (author number, seq) → (): operations whose author was not permitted to make them.
 pub(super) const REFUSED: TableDefinition<'static, (u32, u64), ()> = TableDefinition::new("refused-1");
 /// (author number, location number) → greatest mount epoch that this author announced.
@@ -47,6 +48,8 @@ pub(super) const SUSPICIONS: Rows<&[u8]> = TableDefinition::new("suspicions-1");
 pub(super) const ALIASES: Rows<&[u8]> = TableDefinition::new("aliases-1");
 /// First 8 bytes of a SHA-256 ‖ content ordinal → ().
 pub(super) const ALIAS_CONTENTS: TableDefinition<'static, &[u8; 12], ()> = TableDefinition::new("alias-contents-1");
+/// Device → `AuditHead`.
+pub(super) const AUDIT_HEADS: Rows<&[u8]> = TableDefinition::new("audit-heads-1");
 /// Device → `Device`.
 pub(super) const DEVICES: Rows<&[u8]> = TableDefinition::new("devices-1");
 /// Location id → `Location`.
@@ -61,6 +64,8 @@ pub(super) const WANTS: Rows<&[u8]> = TableDefinition::new("wants-1");
 pub(super) const OUTCOMES: Rows<&[u8]> = TableDefinition::new("outcomes-1");
 /// Location id ‖ want id → (): wants without an outcome.
 pub(super) const PENDING: TableDefinition<'static, &[u8; 32], ()> = TableDefinition::new("pending-1");
+/// Synced folder ‖ path → heads with their bodies, and what else is replaced.
+pub(super) const FOLDER_ENTRIES: Rows<&[u8]> = TableDefinition::new("folder-entries-1");
 
 /// Local. Block of 80 entry ordinals → scan states.
 pub(super) const SCANS: Rows<u32> = TableDefinition::new("scans-1");

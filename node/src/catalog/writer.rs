@@ -5,6 +5,8 @@
 use super::{
     AppendError, Appended, Applied, CatalogError, Commit, LocalWrite, Permits, ReceiveError,
     commit::{Body, Core, Received, Stage},
+    forks::Taken,
+    healing::Healing,
 };
 use larder_protocol::{
     log::Author,
@@ -15,7 +17,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, PoisonError,
-        mpsc::{Receiver, SyncSender},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender},
     },
 };
 
@@ -29,13 +31,56 @@ pub(super) type Reply<T> = SyncSender<T>;
 pub(super) type Subscriber = Box<dyn Fn(&Commit) + Send>;
 
 pub(super) enum Request {
-    Append { bodies: Vec<Body>, local: Vec<LocalWrite>, now: Timestamp, reply: Reply<Result<Appended, AppendError>> },
-    Receive { received: Vec<Received>, accounted: bool, now: Timestamp, reply: Reply<Result<Applied, ReceiveError>> },
-    Account { counts: BTreeMap<Author, u64>, reply: Reply<Result<(), CatalogError>> },
-    Release { now: Timestamp, reply: Reply<Result<(), CatalogError>> },
-    Permits { permits: Arc<dyn Permits>, now: Timestamp, reply: Reply<Result<bool, CatalogError>> },
-    Incarnation { known: Author, count: u64, now: Timestamp, reply: Reply<Result<Option<Appended>, CatalogError>> },
-    Shared { author: Author, count: u64 },
+    Append {
+        bodies: Vec<Body>,
+        local: Vec<LocalWrite>,
+        now: Timestamp,
+        reply: Reply<Result<Appended, AppendError>>,
+    },
+    Receive {
+        received: Vec<Received>,
+        accounted: bool,
+        now: Timestamp,
+        reply: Reply<Result<Applied, ReceiveError>>,
+    },
+    Account {
+        counts: BTreeMap<Author, u64>,
+        reply: Reply<Result<(), CatalogError>>,
+    },
+    Release {
+        now: Timestamp,
+        reply: Reply<Result<(), CatalogError>>,
+    },
+    Permits {
+        permits: Arc<dyn Permits>,
+        now: Timestamp,
+        reply: Reply<Result<bool, CatalogError>>,
+    },
+    /// As `Receive`, of batches that were found to need an own commit each.
+    Care {
+        received: Vec<Received>,
+        accounted: bool,
+        now: Timestamp,
+        reply: Reply<Result<Applied, ReceiveError>>,
+    },
+    Shared {
+        author: Author,
+        count: u64,
+    },
+}
+
+impl Request {
+    /// What time it is, if the request says so.
+    fn now(&self) -> Option<Timestamp> {
+        match self {
+            Self::Append { now, .. }
+            | Self::Receive { now, .. }
+            | Self::Release { now, .. }
+            | Self::Permits { now, .. }
+            | Self::Care { now, .. } => Some(*now),
+            Self::Account { .. } | Self::Shared { .. } => None,
+        }
+    }
 }
 
 /// What a request is told once its commit is durable, or has failed.
@@ -51,46 +96,66 @@ fn answer<T: 'static, E: From<CatalogError> + 'static>(reply: Reply<Result<T, E>
     })
 }
 
-pub(super) fn run(mut core: Core, requests: Receiver<Request>, subscribers: Arc<Mutex<Vec<Subscriber>>>) {
-    let mut next = requests.recv().ok();
+/// The next request; a catalog that cannot be written is tried again while there is none.
+fn receive(requests: &Receiver<Request>, core: &mut Core, healing: &mut Healing) -> Option<Request> {
+    loop {
+        match healing.wait(core) {
+            None => return requests.recv().ok(),
+            Some(wait) => match requests.recv_timeout(wait) {
+                Ok(request) => return Some(request),
+                Err(RecvTimeoutError::Timeout) => healing.attempt(core, false),
+                Err(RecvTimeoutError::Disconnected) => return None,
+            },
+        }
+    }
+}
+
+pub(super) fn run(
+    mut core: Core,
+    requests: Receiver<Request>,
+    subscribers: Arc<Mutex<Vec<Subscriber>>>,
+    now: Timestamp,
+) {
+    let mut healing = Healing::new(now);
+    let mut next = receive(&requests, &mut core, &mut healing);
     while let Some(request) = next.take() {
+        if let Some(now) = request.now() {
+            healing.at(now);
+        }
+        healing.attempt(&mut core, true);
         match request {
             Request::Permits { permits, now, reply } => {
-                let result = core.set_permits(permits, now);
+                let result = core.set_permits(permits, now).inspect_err(|error| healing.failed(&core, error));
                 let changed = result.as_ref().is_ok_and(|changed| *changed);
                 if changed {
                     tell(&subscribers, &Commit::default());
                 }
                 let _ = reply.send(result);
             }
-            Request::Incarnation { known, count, now, reply } => {
-                let started = core.start_incarnation(&known, count, now);
-                let (answer, own) = match started {
-                    Ok(Some((appended, own))) => (Ok(Some(appended)), own),
-                    Ok(None) => (Ok(None), Vec::new()),
-                    Err(error) => (Err(error), Vec::new()),
-                };
-                tell(&subscribers, &Commit { own, ..Commit::default() });
+            Request::Care { received, accounted, now, reply } => {
+                let (answer, commits) = core.receive_with_care(received, accounted, now);
+                if let Err(ReceiveError::Catalog(error)) = &answer {
+                    healing.failed(&core, error);
+                }
+                commits.iter().for_each(|commit| tell(&subscribers, commit));
                 let _ = reply.send(answer);
             }
             Request::Shared { author, count } => {
                 if author == core.own {
-                    core.own_shared = core.own_shared.max(count);
+                    let stored = core.authors.find(&author).map_or(0, |number| core.authors.row(number).stored);
+                    core.own_shared = core.own_shared.max(count.min(stored));
                 }
             }
             request => {
                 let mut stage = Stage::new(&core);
                 let mut answers = Vec::new();
-                stage_request(&core, &mut stage, &mut answers, request);
-                while stage.ops < COMMIT_OPS {
+                next = stage_request(&core, &mut stage, &mut answers, request);
+                while next.is_none() && stage.ops < COMMIT_OPS {
                     match requests.try_recv() {
-                        Ok(
-                            request @ (Request::Permits { .. } | Request::Incarnation { .. } | Request::Shared { .. }),
-                        ) => {
+                        Ok(request @ (Request::Permits { .. } | Request::Care { .. } | Request::Shared { .. })) => {
                             next = Some(request);
-                            break;
                         }
-                        Ok(request) => stage_request(&core, &mut stage, &mut answers, request),
+                        Ok(request) => next = stage_request(&core, &mut stage, &mut answers, request),
                         Err(_) => break,
                     }
                 }
@@ -99,7 +164,8 @@ pub(super) fn run(mut core: Core, requests: Receiver<Request>, subscribers: Arc<
                 }
                 let result = core.commit(stage);
                 if let Err(error) = &result {
-                    tracing::error!(%error, "catalog commit failed");
+                    tracing::warn!(%error, "catalog commit failed");
+                    healing.failed(&core, error);
                 }
                 let failed = result.as_ref().err().cloned();
                 // Subscribers first, so that whoever gets an answer knows that they have heard.
@@ -112,7 +178,7 @@ pub(super) fn run(mut core: Core, requests: Receiver<Request>, subscribers: Arc<
             }
         }
         if next.is_none() {
-            next = requests.recv().ok();
+            next = receive(&requests, &mut core, &mut healing);
         }
     }
 }
@@ -123,7 +189,8 @@ fn tell(subscribers: &Mutex<Vec<Subscriber>>, commit: &Commit) {
     }
 }
 
-fn stage_request(core: &Core, stage: &mut Stage, answers: &mut Vec<Answer>, request: Request) {
+/// Stages a request; gives what cannot be staged with others.
+fn stage_request(core: &Core, stage: &mut Stage, answers: &mut Vec<Answer>, request: Request) -> Option<Request> {
     match request {
         Request::Append { bodies, local, now, reply } => {
             match stage.own(&core.shared.identity(), &core.own, bodies, now) {
@@ -135,7 +202,8 @@ fn stage_request(core: &Core, stage: &mut Stage, answers: &mut Vec<Answer>, requ
             }
         }
         Request::Receive { received, accounted, now, reply } => match stage.foreign(core, received, accounted, now) {
-            Ok(applied) => answers.push(answer(reply, applied)),
+            Ok(Taken::All(applied)) => answers.push(answer(reply, applied)),
+            Ok(Taken::Care(received, _)) => return Some(Request::Care { received, accounted, now, reply }),
             Err(error) => drop(reply.send(Err(error))),
         },
         Request::Account { counts, reply } => {
@@ -146,8 +214,9 @@ fn stage_request(core: &Core, stage: &mut Stage, answers: &mut Vec<Answer>, requ
             stage.at(now);
             answers.push(answer(reply, ()));
         }
-        Request::Permits { .. } | Request::Incarnation { .. } | Request::Shared { .. } => {
+        Request::Permits { .. } | Request::Care { .. } | Request::Shared { .. } => {
             unreachable!("these are never staged with others")
         }
     }
+    None
 }

@@ -141,6 +141,18 @@ impl Home {
         self.run.join("larder.sock")
     }
 
+    /// Claims the home as [`lock`](Self::lock) does, and makes nothing; `None` when a node runs here.
+    pub(crate) fn claim(&self) -> Option<Option<HomeLock>> {
+        match File::open(self.run.join("node.lock")) {
+            Ok(file) => match file.try_lock() {
+                Ok(()) => Some(Some(HomeLock { _file: file })),
+                Err(TryLockError::WouldBlock) => None,
+                Err(TryLockError::Error(_)) => Some(None),
+            },
+            Err(_) => Some(None),
+        }
+    }
+
     /// Claims the home for one node.
     ///
     /// # Errors

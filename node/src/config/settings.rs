@@ -29,6 +29,11 @@ const TEMPLATE: &str = r#"# Settings of this Larder node. Lines that begin with 
 
 # Seconds without changes and transfers after which that begins.
 # sha256_after_seconds = 5
+
+[limits]
+# Statements that one other device may make in a day, and MiB of them; what goes beyond is not kept for now.
+# statements_per_day = 20000000
+# mib_per_day = 8192
 "#;
 
 /// Why settings cannot be used.
@@ -52,6 +57,18 @@ pub struct Settings {
     pub sync: SyncSettings,
     /// The catalog.
     pub catalog: CatalogSettings,
+    /// What others may make this device keep.
+    pub limits: LimitSettings,
+}
+
+/// What others may make this device keep.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LimitSettings {
+    /// Statements of one device in a day.
+    pub statements_per_day: u32,
+    /// MiB of them.
+    pub mib_per_day: u32,
 }
 
 /// Sockets and discovery.
@@ -102,6 +119,20 @@ impl Default for SyncSettings {
 impl Default for CatalogSettings {
     fn default() -> Self {
         Self { cache_mib: 48, sha256: true, sha256_after_seconds: 5.0 }
+    }
+}
+
+impl Default for LimitSettings {
+    fn default() -> Self {
+        Self { statements_per_day: 20_000_000, mib_per_day: 8192 }
+    }
+}
+
+impl LimitSettings {
+    /// The share of one device.
+    pub(crate) fn share(&self) -> crate::engine::Share {
+        let bytes = f64::from(self.mib_per_day) * f64::from(1 << 20);
+        crate::engine::Share { ops: f64::from(self.statements_per_day), bytes }
     }
 }
 

@@ -72,6 +72,7 @@ pub(super) fn router(node: Arc<Node>) -> Router {
         .route_layer(from_fn_with_state(node.clone(), readers_only));
     Router::new()
         .route("/v1/status", get(status))
+        .route("/v1/doctor", get(doctor))
         .route("/v1/shutdown", post(shutdown))
         .route("/v1/devices", get(devices))
         .route("/v1/devices/show", post(device))
@@ -97,6 +98,10 @@ async fn readers_only(State(node): Shared, request: Request, next: Next) -> Resu
 
 async fn status(State(node): Shared) -> impl IntoResponse {
     answer(operations::status::status(&node).await)
+}
+
+async fn doctor(State(node): Shared) -> impl IntoResponse {
+    answer(operations::blocking(move || crate::doctor::examine_running(&node)).await)
 }
 
 async fn shutdown(State(node): Shared) -> Json<()> {

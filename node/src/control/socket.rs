@@ -6,7 +6,7 @@ use std::{
     os::{fd::AsRawFd, unix::fs::PermissionsExt},
     path::{Path, PathBuf},
 };
-use tokio::net::{UnixListener, UnixStream, unix};
+use tokio::net::{UnixListener, UnixStream};
 
 /// Longest path that fits into a socket address, with its final NUL.
 const PATH_BYTES_MAX: usize = 107;
@@ -60,15 +60,13 @@ impl Acceptor {
     }
 }
 
-impl axum::serve::Listener for Acceptor {
-    type Io = UnixStream;
-    type Addr = unix::SocketAddr;
-
-    async fn accept(&mut self) -> (UnixStream, unix::SocketAddr) {
+impl Acceptor {
+    /// The next connection of this user. May be dropped at any time.
+    pub(crate) async fn accept(&self) -> UnixStream {
         loop {
             match self.listener.accept().await {
-                Ok((stream, address)) => match stream.peer_cred() {
-                    Ok(peer) if peer.uid() == self.uid => return (stream, address),
+                Ok((stream, _)) => match stream.peer_cred() {
+                    Ok(peer) if peer.uid() == self.uid => return stream,
                     Ok(peer) => tracing::warn!(uid = peer.uid(), "control: refused another user"),
                     Err(error) => tracing::warn!(%error, "control: unknown user"),
                 },
@@ -79,10 +77,6 @@ impl axum::serve::Listener for Acceptor {
                 }
             }
         }
-    }
-
-    fn local_addr(&self) -> io::Result<unix::SocketAddr> {
-        self.listener.local_addr()
     }
 }
 
@@ -103,7 +97,6 @@ pub async fn connect(socket: &Path) -> io::Result<UnixStream> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::serve::Listener;
 
     #[tokio::test]
     async fn a_path_of_any_length_works() {
@@ -111,8 +104,8 @@ mod tests {
         let deep = (0..10).fold(dir.path().to_owned(), |path, _| path.join("a-rather-long-folder-name"));
         fs::create_dir_all(&deep).unwrap();
         let socket = deep.join("larder.sock");
-        let mut acceptor = Acceptor::bind(&socket).unwrap();
-        let (client, (_, _)) = tokio::join!(connect(&socket), acceptor.accept());
+        let acceptor = Acceptor::bind(&socket).unwrap();
+        let (client, _) = tokio::join!(connect(&socket), acceptor.accept());
         client.unwrap();
         assert_eq!(fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
         drop(acceptor);

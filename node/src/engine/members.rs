@@ -401,7 +401,7 @@ mod tests {
     impl Machine {
         fn new(keys: DeviceKeys, log: MembershipLog) -> Self {
             let dir = tempfile::tempdir().unwrap();
-            let store = MembershipStore::new(dir.path());
+            let store = MembershipStore::new(dir.path(), keys.device());
             store.save(&log).unwrap();
             let members = Members::new(store, log, keys.clone()).unwrap();
             Self { dir, keys, members }
@@ -458,8 +458,10 @@ mod tests {
         assert_ne!(founder.epoch(), before);
         assert!(!founder.members.roster().needs_rotation());
 
-        let stored = MembershipStore::new(founder.dir.path()).load().unwrap().unwrap();
-        let again = Members::new(MembershipStore::new(founder.dir.path()), stored, founder.keys.clone()).unwrap();
+        let stored = MembershipStore::new(founder.dir.path(), founder.keys.device()).load().unwrap().unwrap();
+        let again =
+            Members::new(MembershipStore::new(founder.dir.path(), founder.keys.device()), stored, founder.keys.clone())
+                .unwrap();
         assert_eq!((again.role(&device), again.ring().unwrap().current().0), (None, founder.epoch()));
         let author = Author { device, incarnation: 0 };
         assert!(again.permits(&author, 6, 2) && !again.permits(&author, 7, 2) && again.is_member(&author));
@@ -468,8 +470,11 @@ mod tests {
         // The removed one, if it hears of it, keeps what it had and starts no more.
         writer.hears(&founder);
         assert!(writer.members.ring().unwrap().get(&founder.epoch()).is_none());
-        let restarted =
-            Members::new(MembershipStore::new(writer.dir.path()), writer.members.log(), writer.keys.clone());
+        let restarted = Members::new(
+            MembershipStore::new(writer.dir.path(), writer.keys.device()),
+            writer.members.log(),
+            writer.keys.clone(),
+        );
         assert_eq!(restarted.err().map(|error| error.kind), Some(ErrorKind::NotAllowed));
     }
 

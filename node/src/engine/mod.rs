@@ -1,14 +1,17 @@
 //! The loop that ties the parts together: events of the network and commits of the catalog in, sessions, news and work out.
 
 mod aliases;
+mod conduct;
 mod enforce;
 mod holdings;
 mod members;
+mod news;
 mod online;
 mod places;
 mod session;
 mod wants;
 
+pub(crate) use conduct::{Conduct, Share};
 pub(crate) use enforce::enforce;
 pub(crate) use holdings::{Holdings, object_path};
 pub(crate) use members::{Members, Removal};
@@ -31,7 +34,7 @@ use larder_protocol::{
 use std::{
     collections::BTreeSet,
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 use tokio::sync::{broadcast::error::RecvError, mpsc};
@@ -46,6 +49,10 @@ const ROTATE_PAUSE: Duration = Duration::from_secs(2);
 const ROTATE_TURN: Duration = Duration::from_secs(5);
 /// How often operations from the future are looked at.
 const RELEASE_EVERY: Duration = Duration::from_secs(30);
+/// How often the group is told how far the audit log goes.
+const HEAD_EVERY: Duration = Duration::from_secs(60 * 60);
+/// How long after a change of the members it is told at the latest.
+const HEAD_AFTER_CHANGE: Duration = Duration::from_secs(10);
 /// Peers that a round of anti-entropy picks.
 const PEERS_PER_ROUND: usize = 2;
 
@@ -60,7 +67,11 @@ pub(crate) struct Engine {
     held_at: Option<Instant>,
     addresses_at: Option<Instant>,
     release_at: Instant,
+    head_at: Instant,
     rotate_at: Option<Instant>,
+    /// What was said before anybody was asked may travel.
+    told: bool,
+    announcements: news::Announcements,
     wants: wants::Wants,
     aliases: Arc<aliases::Aliases>,
 }
@@ -80,7 +91,10 @@ impl Engine {
             held_at: None,
             addresses_at: Some(start),
             release_at: start + RELEASE_EVERY,
+            head_at: start + HEAD_EVERY,
             rotate_at: None,
+            told: false,
+            announcements: news::Announcements::default(),
         }
     }
 
@@ -96,7 +110,14 @@ impl Engine {
             self.aliases.look(self.node.places.all().iter().map(|place| place.id));
         }
         loop {
-            let wakeup = [self.round_at, self.held_at, self.addresses_at, self.rotate_at, Some(self.release_at)];
+            let wakeup = [
+                self.round_at,
+                self.held_at,
+                self.addresses_at,
+                self.rotate_at,
+                Some(self.release_at),
+                Some(self.head_at),
+            ];
             let next = wakeup.into_iter().flatten().min().unwrap_or(self.release_at);
             tokio::select! {
                 () = self.node.stop.cancelled() => return,
@@ -146,6 +167,11 @@ impl Engine {
             self.rotate_at = None;
             self.rotate();
         }
+        if self.head_at <= now_at {
+            self.head_at = now_at + HEAD_EVERY;
+            let node = self.node.clone();
+            self.node.tasks.spawn_blocking(move || node.tell_audit_head());
+        }
         if self.release_at <= now_at {
             self.release_at = now_at + RELEASE_EVERY;
             let catalog = self.node.catalog.clone();
@@ -182,7 +208,7 @@ impl Engine {
     }
 
     fn start_session(&mut self, device: DeviceId) {
-        if self.sessions.begin(device) {
+        if self.node.conduct.hears(&device, Instant::now()) && self.sessions.begin(device) {
             let (node, ended) = (self.node.clone(), self.ended.clone());
             self.node.tasks.spawn(async move {
                 let well = session::initiate(&node, device).await;
@@ -197,7 +223,11 @@ impl Engine {
         if well && self.node.members.shares_catalog_with(&device) {
             self.node.network.greeted(device).await;
         }
-        if again && self.node.online.contains(&device) {
+        if !self.told && self.node.asked.load(Ordering::SeqCst) {
+            // Own statements were held back until now.
+            self.told = true;
+            self.node.online.devices().into_iter().for_each(|device| self.start_session(device));
+        } else if again && self.node.online.contains(&device) {
             self.start_session(device);
         }
     }
@@ -216,10 +246,13 @@ impl Engine {
             Event::Disconnected { device } => {
                 tracing::info!(%device, "peer disconnected");
                 self.node.online.remove(&device);
+                self.announcements.forget(&device);
             }
             Event::Inbound { device, stream } => {
                 let (node, ended) = (self.node.clone(), self.ended.clone());
-                if self.node.members.role(&device).is_some() && self.sessions.admit(device) {
+                // Who is not listened to is refused before a byte is read.
+                let heard = self.node.conduct.hears(&device, Instant::now());
+                if heard && self.node.members.role(&device).is_some() && self.sessions.admit(device) {
                     self.node.tasks.spawn(async move {
                         let well = session::answer(&node, device, stream).await;
                         let _ = ended.send((device, well)).await;
@@ -237,11 +270,18 @@ impl Engine {
     }
 
     async fn gossip(&mut self, from: DeviceId, bytes: &[u8]) -> Verdict {
+        if !self.node.conduct.hears(&from, Instant::now()) {
+            return Verdict::Ignore;
+        }
         let news = match Gossip::read(bytes) {
             Ok(Some(news)) => news,
             // From a newer version: forwarded untouched.
             Ok(None) => return Verdict::Accept,
-            Err(_) => return Verdict::Reject,
+            Err(error) => {
+                tracing::info!(device = %from, %error, "gossip: no news");
+                self.node.conduct.fault(&from, &error, Instant::now());
+                return Verdict::Reject;
+            }
         };
         let (Gossip::Batch { author, next_seq, .. } | Gossip::Head { author, next_seq, .. }) = &news;
         let (author, next_seq) = (*author, *next_seq);
@@ -260,21 +300,31 @@ impl Engine {
         };
         match decide(stored, &news) {
             Decision::Ignore => Verdict::Ignore,
+            Decision::Pull if !self.announcements.may(from, Instant::now()) => {
+                tracing::debug!(%from, "gossip: announces too much");
+                Verdict::Ignore
+            }
             Decision::Pull => {
                 self.start_session(from);
                 Verdict::Accept
             }
             Decision::Hold => {
                 let Gossip::Batch { batch, .. } = news else { return Verdict::Ignore };
-                let catalog = self.node.catalog.clone();
-                match tokio::task::spawn_blocking(move || catalog.hold(vec![batch], now())).await {
+                let node = self.node.clone();
+                match tokio::task::spawn_blocking(move || session::hold(&node, vec![batch])).await {
+                    // It belongs to another history, or shows that this device was restored.
+                    Ok(Ok(applied)) if applied.unplaced > 0 || applied.begun.is_some() => {
+                        self.start_session(from);
+                        Verdict::Accept
+                    }
                     Ok(Ok(_)) => {
                         tracing::debug!(device = %author.device, next_seq, "held from gossip");
                         self.held_at.get_or_insert(Instant::now() + HELD_TIME_MAX);
                         Verdict::Accept
                     }
                     Ok(Err(ReceiveError::Batch(error))) => {
-                        tracing::warn!(%from, %error, "gossip: unsound batch");
+                        tracing::warn!(device = %from, %error, "gossip: unsound batch");
+                        self.node.conduct.fault(&from, &error, Instant::now());
                         Verdict::Reject
                     }
                     Ok(Err(error)) => {
@@ -289,7 +339,15 @@ impl Engine {
     }
 
     async fn committed(&mut self, commit: Commit) {
-        for own in &commit.own {
+        for fork in &commit.forks {
+            self.node.note(Noted::ok("fork", fork.author).fact("seq", fork.seq));
+        }
+        if let Some(begun) = commit.begun {
+            tracing::warn!(%begun, "this device's log went on elsewhere");
+            self.node.note(Noted::ok("incarnation", begun));
+        }
+        let asked = self.node.asked.load(Ordering::SeqCst);
+        for own in commit.own.iter().filter(|_| asked) {
             tracing::debug!(device = %own.author.device, next_seq = own.next_seq, "tells");
             let news = Gossip::of(own.author, own.first_seq, own.next_seq, &own.sealed);
             match codec::encode(&news) {
@@ -310,6 +368,8 @@ impl Engine {
 
     async fn members_changed(&mut self) {
         enforce(&self.node).await;
+        // Who was let in or shut out, and by whom, is on record here by then.
+        self.head_at = self.head_at.min(Instant::now() + HEAD_AFTER_CHANGE);
         let online = self.node.online.devices().into_iter().collect();
         let turn = self.node.members.turn_to_rotate(&online);
         let pause = |turn| ROTATE_PAUSE + ROTATE_TURN.saturating_mul(u32::try_from(turn).unwrap_or(u32::MAX));

@@ -1,21 +1,20 @@
 //! Running a session of anti-entropy over a stream.
 
 use crate::{
-    audit::Event,
-    catalog::{ReceiveError, Summary},
+    catalog::{Applied, CatalogError, ReceiveError, Summary},
     network::{FrameError, FramedStream},
     node::{Node, log_keys, now},
 };
 use larder_protocol::{
     codec,
     id::DeviceId,
-    log::Author,
+    log::{Author, SealedBatch},
     sync::{Effect, Frame, Input, Local, Session},
     time::Now,
 };
 use std::{
     collections::BTreeMap,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 use tokio::sync::mpsc;
@@ -88,6 +87,9 @@ pub(super) async fn answer(node: &Arc<Node>, device: DeviceId, stream: FramedStr
             Ok(()) => true,
             Err(error) => {
                 tracing::info!(%device, %error, "session broke off");
+                if error.is_fault() {
+                    node.conduct.fault(&device, &error, Instant::now());
+                }
                 false
             }
         },
@@ -117,8 +119,43 @@ enum SessionError {
     Removed,
     #[error("the roles have changed meanwhile")]
     Roles,
+    #[error("the peer may not read the catalog, and yet speaks of it")]
+    Vault,
+    #[error("the peer has said more than its daily quota")]
+    Quota,
     #[error(transparent)]
     Task(#[from] tokio::task::JoinError),
+}
+
+impl SessionError {
+    /// Whether no honest device in a sound network does that.
+    fn is_fault(&self) -> bool {
+        matches!(
+            self,
+            Self::Frame(FrameError::TooLong { .. })
+                | Self::Decode(_)
+                | Self::Receive(ReceiveError::Batch(_) | ReceiveError::Gap { .. })
+                | Self::Violation(_)
+                | Self::Vault
+                | Self::Quota
+        )
+    }
+}
+
+/// Holds batches, except those of devices that have said more than their share. Blocks.
+pub(super) fn hold(node: &Node, batches: Vec<SealedBatch>) -> Result<Applied, ReceiveError> {
+    let own = node.device();
+    let admit = |author: &Author, ops, bytes| {
+        author.device == own || node.conduct.takes(&author.device, ops, bytes, Instant::now())
+    };
+    let applied = node.catalog.hold_if(batches, now(), admit)?;
+    for fork in &applied.forks {
+        // It comes again in every session: told once is enough.
+        if node.conduct.fault(&fork.author.device, &"it signed two histories", Instant::now()) {
+            tracing::warn!(device = %fork.author.device, seq = fork.seq, "a device signed two histories");
+        }
+    }
+    Ok(applied)
 }
 
 fn clock(start: Instant) -> Now {
@@ -156,13 +193,23 @@ async fn run(node: &Arc<Node>, device: DeviceId, stream: FramedStream) -> Result
     // With a vault only the membership log is compared: both ends say that they know nothing else.
     let shares_catalog = node.members.shares_catalog_with(&device);
     let catalog = node.catalog.clone();
-    let summary = if shares_catalog { blocking(move || catalog.read()?.summary()).await? } else { Summary::default() };
+    // Before anybody was asked how far this device's own log goes, what nobody knows of it is not told.
+    let asked = node.asked.load(Ordering::SeqCst);
+    let (summary, own) = if shares_catalog {
+        let look = move || {
+            let read = catalog.read()?;
+            Ok::<_, CatalogError>((if asked { read.summary()? } else { read.summary_shared()? }, Some(read.own()?.0)))
+        };
+        blocking(look).await?
+    } else {
+        (Summary::default(), None)
+    };
     let (membership, membership_hash, epoch) = node.members.summary();
-    let device_log = |(author, _): &(&Author, &u64)| author.device == node.device();
-    let mut own = summary.vector.iter().filter(device_log).last().map(|(author, count)| (*author, *count));
+    let mut own = own.map(|author| (author, summary.vector.get(&author)));
     let held = summary.held.into_iter().map(|(author, held)| (author, (held.start, held.end))).collect();
-    let local = Local { group: node.group, epoch, vector: summary.vector, held, membership, membership_hash };
-    let mut session = Session::new(node.device(), local);
+    let (vector, tips) = (summary.vector, summary.tips);
+    let local = Local { group: node.group, epoch, vector, held, tips, membership, membership_hash };
+    let mut session = Session::new(local);
     session.start(clock(start));
     loop {
         while let Some(effect) = session.poll() {
@@ -190,9 +237,35 @@ async fn run(node: &Arc<Node>, device: DeviceId, stream: FramedStream) -> Result
                     let (batches, next_seq) = blocking(move || catalog.read()?.load(&gap, bytes_max)).await?;
                     Input::Loaded { batches, next_seq }
                 }
-                Effect::Commit(batches) => {
+                Effect::Compare(logs) => {
                     let catalog = node.catalog.clone();
-                    blocking(move || catalog.hold(batches, now())).await?;
+                    let differ = move || {
+                        let read = catalog.read()?;
+                        logs.iter()
+                            .filter_map(|(author, count, tip)| read.diverged(author, *count, tip).transpose())
+                            .collect()
+                    };
+                    Input::Compared(blocking(differ).await?)
+                }
+                Effect::Locate(locators) => {
+                    let catalog = node.catalog.clone();
+                    let locate = move || {
+                        let read = catalog.read()?;
+                        locators.iter().filter_map(|locator| read.locate(locator).transpose()).collect()
+                    };
+                    Input::Located(blocking(locate).await?)
+                }
+                Effect::Commit(_) if !shares_catalog => return Err(SessionError::Vault),
+                Effect::Commit(batches) => {
+                    let holder = node.clone();
+                    let applied = blocking(move || hold(&holder, batches)).await?;
+                    if applied.begun.is_some() {
+                        own = None;
+                    }
+                    // Who brings what others said is not to blame for it.
+                    if applied.refused.contains(&device) {
+                        return Err(SessionError::Quota);
+                    }
                     Input::Committed
                 }
                 Effect::Account(counts) => {
@@ -200,19 +273,13 @@ async fn run(node: &Arc<Node>, device: DeviceId, stream: FramedStream) -> Result
                     blocking(move || catalog.account(counts)).await?;
                     Input::Accounted
                 }
-                Effect::OwnLogAhead { author, count } => {
-                    let catalog = node.catalog.clone();
-                    if let Some(begun) = blocking(move || catalog.own_log_is_ahead(author, count, now())).await? {
-                        tracing::warn!(%author, new = begun.author.incarnation, "this device's log goes on elsewhere");
-                        node.note(Event::ok("incarnation", begun.author).fact("instead-of", author));
-                    }
-                    own = None;
-                    continue;
-                }
                 Effect::Finished(report) => {
                     // The peer has now what this device had said when the session began.
                     if let Some((author, count)) = own {
                         node.catalog.note_shared(author, count)?;
+                    }
+                    if shares_catalog {
+                        node.asked.store(true, Ordering::SeqCst);
                     }
                     tracing::debug!(%device, ?report, "session done");
                     writer.close().await?;

@@ -32,6 +32,14 @@ pub enum KeyFileError {
     /// Its bytes are not those that were written.
     #[error("{0} is damaged")]
     Damaged(PathBuf),
+    /// The keys and the membership log belong to different devices.
+    #[error("{key} and {log} are of different devices")]
+    Foreign {
+        /// The file of keys.
+        key: PathBuf,
+        /// The file of the membership log.
+        log: PathBuf,
+    },
     /// It is there already, and is never replaced.
     #[error("{0} is there already")]
     Exists(PathBuf),

@@ -4,7 +4,7 @@ use super::{DeviceKeys, KeyFileError, files};
 use larder_protocol::{
     bounded::List,
     codec::{self, Wire},
-    id::GroupId,
+    id::{DeviceId, GroupId},
     membership::{MembershipLog, SignedOp},
     seal::KeyRing,
 };
@@ -15,6 +15,8 @@ const MAGIC: [u8; 8] = *b"LRDMEM\0\x01";
 
 #[derive(Serialize, Deserialize)]
 struct Stored {
+    /// Whose file this is.
+    device: DeviceId,
     group: GroupId,
     ops: List<SignedOp, 65_536>,
 }
@@ -27,12 +29,13 @@ impl Wire for Stored {
 #[derive(Debug, Clone)]
 pub struct MembershipStore {
     path: PathBuf,
+    device: DeviceId,
 }
 
 impl MembershipStore {
-    /// The file in a folder of keys.
-    pub fn new(dir: &Path) -> Self {
-        Self { path: dir.join("membership.log") }
+    /// The file in the folder of a device's keys.
+    pub fn new(dir: &Path, device: DeviceId) -> Self {
+        Self { path: dir.join("membership.log"), device }
     }
 
     /// Reads the log and checks every signature; `None` when the device belongs to no group.
@@ -43,6 +46,10 @@ impl MembershipStore {
         let Some(payload) = files::read(&self.path, MAGIC)? else { return Ok(None) };
         let damaged = || KeyFileError::Damaged(self.path.clone());
         let stored: Stored = codec::decode(&payload).map_err(|_| damaged())?;
+        if stored.device != self.device {
+            let key = self.path.with_file_name("device.key");
+            return Err(KeyFileError::Foreign { key, log: self.path.clone() });
+        }
         MembershipLog::restore(stored.group, stored.ops.into_vec()).map(Some).map_err(|_| damaged())
     }
 
@@ -51,7 +58,7 @@ impl MembershipStore {
     /// # Errors
     /// [`KeyFileError::Io`] when it cannot be written; the old one is then still there.
     pub fn save(&self, log: &MembershipLog) -> Result<(), KeyFileError> {
-        let stored = Stored { group: log.group(), ops: List::truncated(log.ops().cloned()) };
+        let stored = Stored { device: self.device, group: log.group(), ops: List::truncated(log.ops().cloned()) };
         let payload = codec::encode(&stored)
             .map_err(|error| KeyFileError::Io { path: self.path.clone(), source: std::io::Error::other(error) })?;
         files::write(&self.path, MAGIC, &payload)

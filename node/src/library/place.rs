@@ -229,6 +229,7 @@ fn same(folder: &Dir, name: &OsStr, item: &Placing) -> io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::ffi::OsStrExt;
 
     fn item(root: &Path, path: &str, bytes: &[u8], replace: bool) -> Placing {
         let content = ContentId::new(*blake3::hash(bytes).as_bytes());
@@ -268,6 +269,90 @@ mod tests {
         std::os::unix::fs::symlink(outside.path().join("t"), root.join("file")).unwrap();
         assert!(matches!(one(root, item(root, "file", b"x", false)), Err(PlaceError::Occupied)));
         assert!(!outside.path().join("t").exists());
+    }
+
+    /// The corpus of names that hostile peers may send; those that no path can be are left out.
+    fn hostile_names() -> Vec<RelPath> {
+        let text = include_str!("../../../protocol/testdata/hostile-names.txt");
+        let unescape = |name: &str| {
+            let mut parts = name.split("\\u{");
+            let first = parts.next().unwrap_or_default().to_owned();
+            let name = parts.fold(first, |name, part| {
+                let (digits, rest) = part.split_once('}').unwrap();
+                name + &char::from_u32(u32::from_str_radix(digits, 16).unwrap()).unwrap().to_string() + rest
+            });
+            name.replace("\\\\", "\\")
+        };
+        let carried = text.lines().filter_map(|line| line.strip_prefix("carry "));
+        carried.map(|name| RelPath::new(unescape(name)).unwrap()).collect()
+    }
+
+    /// Everything below a folder, links not followed.
+    fn all_below(folder: &Path, found: &mut Vec<std::path::PathBuf>) {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            found.push(entry.path());
+            if entry.file_type().unwrap().is_dir() {
+                all_below(&entry.path(), found);
+            }
+        }
+    }
+
+    #[test]
+    fn no_hostile_name_leads_out_of_the_root() {
+        let outer = tempfile::tempdir().unwrap();
+        let root = outer.path().join("deep/root");
+        fs::create_dir_all(&root).unwrap();
+        let names = hostile_names();
+        assert!(names.len() >= 400);
+        let mut placed = 0;
+        for (number, path) in names.iter().enumerate() {
+            let item = Placing { path: path.clone(), ..item(&root, "x", &number.to_le_bytes(), false) };
+            if one(&root, item).is_ok() {
+                placed += 1;
+                // What was placed step by step may be too deep to be named as a whole.
+                if path.as_str().len() > 3000 {
+                    continue;
+                }
+                assert_eq!(fs::read(root.join(OsStr::from_bytes(&path.to_bytes()))).unwrap(), number.to_le_bytes());
+            }
+        }
+        assert!(placed > 300, "only {placed} were placed");
+        // The signature of a location is in its own folder, and no name gets there.
+        let own: Vec<_> =
+            fs::read_dir(root.join(OWN_FOLDER)).unwrap().flatten().map(|entry| entry.file_name()).collect();
+        assert_eq!(own, ["tmp"]);
+        let mut found = Vec::new();
+        all_below(outer.path(), &mut found);
+        let outside = |path: &&std::path::PathBuf| !path.starts_with(&root) && **path != outer.path().join("deep");
+        assert_eq!(found.iter().find(outside), None);
+    }
+
+    /// A folder that becomes a link while files are placed in it: each file lands inside or nowhere.
+    #[test]
+    fn a_folder_that_turns_into_a_link_leads_nowhere() {
+        let (dir, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (root, stop) = (dir.path().to_owned(), std::sync::atomic::AtomicBool::new(false));
+        let mut inside = 0;
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let (folder, link, aside) = (root.join("sub"), root.join("link"), root.join("aside"));
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    // A folder that stands there is put aside, and a link takes its name.
+                    let _ = fs::rename(&folder, &aside);
+                    let _ = std::os::unix::fs::symlink(outside.path(), &link);
+                    let _ = fs::rename(&link, &folder);
+                    let _ = fs::remove_file(&folder);
+                    let _ = fs::remove_dir_all(&aside);
+                }
+            });
+            for number in 0..400u32 {
+                let path = format!("sub/deeper/file-{number}");
+                inside += u32::from(one(&root, item(&root, &path, &number.to_le_bytes(), number % 2 == 0)).is_ok());
+            }
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        assert!(inside > 0, "nothing was placed");
+        assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0, "a file was placed outside");
     }
 
     #[test]

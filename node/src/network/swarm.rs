@@ -25,6 +25,14 @@ use tokio::sync::{mpsc, oneshot};
 
 /// How long an unused connection stays.
 const IDLE_TIME_MAX: Duration = Duration::from_secs(3600);
+/// Streams that a peer may have open on one connection: gossip has one each way, and of sessions only a few run at once.
+/// Each may hold 256 KiB that nobody has read.
+const STREAMS_MAX: u32 = 32;
+/// Streams of a connection whose protocol is not settled yet.
+const NEGOTIATING_MAX: usize = 16;
+/// Bytes in flight on one stream, and on one connection, over QUIC.
+const STREAM_WINDOW_BYTES: u32 = 2 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 /// Commands and events that may wait.
 const QUEUE_MAX: usize = 1024;
 
@@ -219,16 +227,19 @@ pub fn start(config: Config) -> Result<(Handle, mpsc::Receiver<Event>), NetworkE
     let behaviour = Behaviour::new(&key, &config).map_err(|error| setup(&error))?;
     let mut swarm = libp2p::SwarmBuilder::with_existing_identity(key)
         .with_tokio()
-        .with_tcp(
-            libp2p::tcp::Config::default().nodelay(true),
-            libp2p::noise::Config::new,
-            libp2p::yamux::Config::default,
-        )
+        .with_tcp(libp2p::tcp::Config::default().nodelay(true), libp2p::noise::Config::new, yamux)
         .map_err(|error| setup(&error))?
-        .with_quic()
+        .with_quic_config(|mut quic| {
+            quic.max_concurrent_stream_limit = STREAMS_MAX;
+            quic.max_stream_data = STREAM_WINDOW_BYTES;
+            quic.max_connection_data = CONNECTION_WINDOW_BYTES;
+            quic
+        })
         .with_behaviour(|_| behaviour)
         .map_err(|error| setup(&error))?
-        .with_swarm_config(|swarm| swarm.with_idle_connection_timeout(IDLE_TIME_MAX))
+        .with_swarm_config(|swarm| {
+            swarm.with_idle_connection_timeout(IDLE_TIME_MAX).with_max_negotiating_inbound_streams(NEGOTIATING_MAX)
+        })
         .build();
     for (host, tcp, quic) in &config.listen {
         for address in [
@@ -267,6 +278,12 @@ pub fn start(config: Config) -> Result<(Handle, mpsc::Receiver<Event>), NetworkE
     };
     tokio::spawn(task.run(receiver));
     Ok((handle, event_receiver))
+}
+
+fn yamux() -> libp2p::yamux::Config {
+    let mut config = libp2p::yamux::Config::default();
+    config.set_max_num_streams(STREAMS_MAX as usize);
+    config
 }
 
 struct Task {

@@ -115,6 +115,23 @@ async fn members_exchange_frames_and_long_ones_are_refused() {
     assert!(matches!(a_writer.send(&vec![0; 100_001]).await, Err(FrameError::TooLong { .. })));
 }
 
+/// A member could open 512 streams on each connection, each with 256 KiB that nobody reads.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_opens_only_so_many_streams() {
+    let (mut a, mut b) = (peer(1, &[2]).await, peer(2, &[1]).await);
+    a.handle.set_addresses(device(2), b.addresses().await).await;
+    a.connected(2).await;
+    b.connected(1).await;
+    let mut held = Vec::new();
+    for _ in 0..100 {
+        match timeout(Duration::from_millis(500), a.handle.open_sync(device(2))).await {
+            Ok(Ok(stream)) => held.push(stream),
+            _ => break,
+        }
+    }
+    assert!((2..100).contains(&held.len()), "{} streams", held.len());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn strangers_are_refused_and_removed_members_are_cut_off() {
     let (mut a, mut b, mut stranger) = (peer(1, &[2]).await, peer(2, &[1]).await, peer(3, &[1]).await);

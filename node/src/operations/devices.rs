@@ -58,7 +58,7 @@ async fn named(node: &Arc<Node>, name: &str) -> Result<(DeviceId, DeviceView), C
 /// How far each log of a device goes without a gap, in what is stored here.
 fn stored(snapshot: &Snapshot, device: &DeviceId) -> Result<BTreeMap<u32, u64>, ControlError> {
     let summary = snapshot.summary().map_err(errors::catalog)?;
-    let own = |author: &&Author| author.device == *device;
+    let own = |author: &&Author| author.device == *device && !author.is_quarantined();
     let mut stored: BTreeMap<u32, u64> = summary
         .vector
         .iter()

@@ -31,10 +31,9 @@ pub(crate) fn catalog(error: CatalogError) -> ControlError {
     if error.is_disk_full() {
         return ControlError::new(ErrorKind::DiskFull, "the catalog").detail(error.to_string()).retry();
     }
-    if matches!(error, CatalogError::ReadOnly) {
-        let detail =
-            "a write failed, see the node's log; make room or mend the disk, then 'larder down' and 'larder up'";
-        return ControlError::new(ErrorKind::Io, "the catalog").detail(detail).retry();
+    if error.is_storage() {
+        tracing::warn!(%error, "catalog");
+        return ControlError::new(ErrorKind::NotWritable, "the catalog").detail(error.to_string()).retry();
     }
     tracing::error!(%error, "catalog");
     ControlError::new(ErrorKind::Internal, "the catalog").detail(error.to_string())

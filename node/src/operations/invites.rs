@@ -48,6 +48,8 @@ const REMEMBER_MS: i64 = 7 * 24 * 60 * 60 * 1000;
 pub(crate) struct Inviting {
     node: OnceLock<Weak<Node>>,
     waiting: Mutex<BTreeMap<u8, Waiting>>,
+    /// One at a time opens an invite or closes the endpoint that it needs.
+    opening: tokio::sync::Mutex<()>,
 }
 
 /// A command that waits for who uses its short code.
@@ -291,6 +293,7 @@ pub(crate) async fn open(node: &Arc<Node>, request: &OpenInvite) -> Result<Invit
     let ttl_ms = check(node, request)?;
     let (secret, not_after) = (random(), now().plus_millis(ttl_ms));
     let invite = Invite::open(&secret, request.role, not_after);
+    let _opening = node.inviting.opening.lock().await;
     let addresses = stand_by(node, not_after).await?;
     let ticket = Ticket::new(node.group, node.device(), addresses, secret, request.role, not_after);
     let (keeping, kept) = (node.clone(), invite.clone());
@@ -324,6 +327,7 @@ pub(crate) async fn open_words(
 ) -> Result<(), ControlError> {
     let ttl_ms = check(&node, &request)?.min(CODE_TTL_MS_MAX);
     let begun = now();
+    let opening = node.inviting.opening.lock().await;
     let addresses = stand_by(&node, begun.plus_millis(ttl_ms)).await?;
     let (happens, mut happening) = mpsc::channel(HAPPENINGS_MAX);
     let (working, role) = (node.clone(), request.role);
@@ -347,6 +351,7 @@ pub(crate) async fn open_words(
         Ok((code, open))
     })
     .await?;
+    drop(opening);
     let place = Place { inviting: &node.inviting, number: open.number };
     let first = code_view(&open);
     node.note(Event::ok("invite", &first.id).fact("role", request.role.word()));
@@ -414,9 +419,10 @@ pub(crate) async fn revoke(node: &Arc<Node>, id: &str) -> Result<InviteView, Con
 
 /// Takes an invite back, unless it was used. No joiner is judged meanwhile: what it kept would be overwritten.
 async fn take_back(node: &Arc<Node>, id: &str) -> Result<InviteView, ControlError> {
+    let _opening = node.inviting.opening.lock().await;
     let (node, id) = (node.clone(), id.to_owned());
     blocking(move || {
-        node.pairing.undisturbed(|| {
+        let taken = node.pairing.undisturbed(|| {
             let unknown = || ControlError::new(ErrorKind::UnknownReference, id.as_str());
             let view = if id.starts_with(CODE_ID) {
                 let mut code = codes(&node)?.into_iter().find(|code| code_view(code).id == id).ok_or_else(unknown)?;
@@ -434,7 +440,19 @@ async fn take_back(node: &Arc<Node>, id: &str) -> Result<InviteView, ControlErro
             };
             node.note(Event::ok("revoke-invite", &view.id));
             Ok(view)
-        })
+        })?;
+        if !is_awaited(&node)? {
+            node.pairing.close();
+        }
+        Ok(taken)
     })
     .await
+}
+
+/// Whether anybody may still come with an invite: also with one that was used, whose joiner may have missed the answer.
+fn is_awaited(node: &Node) -> Result<bool, ControlError> {
+    let may_come = |invite: &Invite| matches!(invite.state, InviteState::Open | InviteState::Used(_));
+    let may_say = |code: &CodeInvite| matches!(code.state, CodeState::Open | CodeState::Used(_));
+    Ok(all(node)?.iter().any(|invite| may_come(invite) && now() <= invite.not_after)
+        || codes(node)?.iter().any(|code| may_say(code) && now() <= code.not_after))
 }

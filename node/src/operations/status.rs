@@ -3,10 +3,13 @@
 use super::{blocking, errors};
 use crate::node::Node;
 use larder_protocol::{
-    control::{ControlError, LocationSummary, PathKind, PeerView, StatusView},
+    control::{ControlError, LocationSummary, PathKind, PeerView, StatusView, TroubleView},
     record::StorageState,
 };
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
 
 /// The word for a location's state.
 pub(super) fn state_word(state: Option<StorageState>) -> &'static str {
@@ -31,6 +34,12 @@ pub(crate) async fn status(node: &Arc<Node>) -> Result<StatusView, ControlError>
                 online: addr.is_some(),
                 path: addr.is_some().then_some(PathKind::Direct),
                 addr,
+                trouble: node.conduct.trouble(device, Instant::now()).map(|trouble| TroubleView {
+                    faults: trouble.faults,
+                    last: trouble.last,
+                    silenced: trouble.is_silenced,
+                    over_quota: trouble.refused,
+                }),
             }
         });
         let peers = peers.collect();

@@ -1,12 +1,17 @@
 //! The index file, and the thread that keeps it up.
 
 use super::text::{self, Word};
-use crate::catalog::{Catalog, CatalogError, Snapshot};
-use redb::{Database, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition};
+use crate::{
+    catalog::{Catalog, CatalogError, Snapshot},
+    reopen::Reopenable,
+};
+use redb::{Durability, ReadOnlyTable, ReadableTable, TableDefinition, backends::FileBackend};
 use roaring::RoaringBitmap;
 use std::{
     collections::HashMap,
+    fs::OpenOptions,
     io,
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError, Weak,
@@ -69,7 +74,7 @@ from_redb!(
 
 pub(super) struct Inner {
     pub(super) catalog: Catalog,
-    db: Database,
+    db: Reopenable,
     path: PathBuf,
     /// Entries indexed since the last commit that waited for the disk. Held while indexing.
     unsynced: Mutex<u32>,
@@ -160,8 +165,9 @@ impl Search {
 }
 
 /// Opens or makes the file; `None` for one that was derived from another catalog.
-fn open_file(path: &Path, instance: u64, cache_bytes: usize) -> Result<Option<Database>, SearchError> {
-    let db = Database::builder().set_cache_size(cache_bytes).create(path)?;
+fn open_file(path: &Path, instance: u64, cache_bytes: usize) -> Result<Option<Reopenable>, SearchError> {
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    let db = Reopenable::open(Arc::new(FileBackend::new(file)?), Some(path.to_owned()), cache_bytes)?;
     let txn = db.begin_write()?;
     let known = {
         let mut meta = txn.open_table(META)?;
@@ -289,6 +295,12 @@ impl Inner {
     }
 
     pub(super) fn reader(&self) -> Result<Reader, SearchError> {
+        // A disk that was full for a while must not stop the search until the next start.
+        if self.db.has_failed()
+            && let Err(error) = self.db.reopen()
+        {
+            tracing::debug!(%error, "the search index is read from a copy");
+        }
         let txn = self.db.begin_read()?;
         let watermark = txn.open_table(META)?.get("watermark")?.map_or(0, |value| value.value());
         let watermark = u32::try_from(watermark).map_err(|_| SearchError::Damaged)?;

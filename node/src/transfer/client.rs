@@ -2,6 +2,7 @@
 
 use super::{
     DataPlane,
+    doubts::Doubts,
     partial::{Partial, ReceiveError},
     wire::{self, BLOBS_MAX, Refusal, Refused, Wanted},
 };
@@ -80,6 +81,7 @@ struct Progressing {
     plan: Option<FetchPlan>,
     given: BTreeMap<usize, Vec<Given>>,
     disk: BTreeMap<usize, io::Error>,
+    doubts: Arc<Doubts>,
 }
 
 impl Progressing {
@@ -95,6 +97,7 @@ impl Progressing {
 
     fn failed(&mut self, numbers: impl IntoIterator<Item = usize>, source: DeviceId, reason: Reason) {
         let Some(plan) = &mut self.plan else { return };
+        self.doubts.note(source, reason);
         numbers.into_iter().for_each(|number| plan.failed(number, source, reason));
     }
 }
@@ -103,8 +106,9 @@ impl DataPlane {
     /// Fetches blobs; gives a result for each item, in order.
     pub async fn fetch(&self, request: Request) -> Vec<Fetched> {
         let request = Arc::new(request);
-        let plan = FetchPlan::new(request.items.iter().map(|item| item.sources.clone()));
-        let state = Arc::new(Mutex::new(Progressing { plan: Some(plan), ..Progressing::default() }));
+        let plan = FetchPlan::new(request.items.iter().map(|item| self.doubts.order(item.sources.clone())));
+        let (plan, doubts) = (Some(plan), self.doubts.clone());
+        let state = Arc::new(Mutex::new(Progressing { plan, doubts, ..Progressing::default() }));
         while !request.cancel.is_cancelled() {
             let assignments = state.lock().unwrap_or_else(PoisonError::into_inner).assignments();
             if assignments.is_empty() {
@@ -284,6 +288,9 @@ fn finished(state: &Mutex<Progressing>, number: usize, durable: io::Result<()>, 
         Ok(()) => {
             if let Some(plan) = &mut state.plan {
                 plan.done(number);
+            }
+            if let Some(given) = &given {
+                state.doubts.clear(&given.source);
             }
             state.given.entry(number).or_default().extend(given);
         }

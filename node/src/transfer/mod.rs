@@ -9,6 +9,7 @@
 
 mod blob;
 mod client;
+mod doubts;
 mod outboards;
 mod partial;
 mod plane;

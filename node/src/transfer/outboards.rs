@@ -13,7 +13,10 @@ use std::{
     fs::{self, File},
     io::{self, Write},
     path::PathBuf,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 /// Blobs up to this size are read whole when they are served, and need no stored outboard.
@@ -30,6 +33,7 @@ const TEMP_PREFIX: &str = "tmp-";
 pub struct Outboards {
     dir: PathBuf,
     temp: AtomicU64,
+    computing: Mutex<()>,
 }
 
 impl Outboards {
@@ -44,7 +48,7 @@ impl Outboards {
                 let _ = fs::remove_file(entry.path());
             }
         }
-        Ok(Self { dir, temp: AtomicU64::new(0) })
+        Ok(Self { dir, temp: AtomicU64::new(0), computing: Mutex::new(()) })
     }
 
     fn path(&self, hash: &blake3::Hash) -> PathBuf {
@@ -59,19 +63,30 @@ impl Outboards {
         whole.then(|| PreOrderOutboard { root: *hash, tree: BaoTree::new(size, BLOCK), data })
     }
 
-    /// Computes the outboard of a file; `None` when the file is not the blob.
+    /// Computes the outboard of a file and keeps it; `None` when the file is not the blob.
     pub(super) fn compute(
         &self,
         hash: &blake3::Hash,
         file: &File,
         size: u64,
     ) -> io::Result<Option<PreOrderMemOutboard>> {
-        let (root, data) = tree_hash::hash_file_with_outboard(file, size)?;
-        if root != *hash {
-            return Ok(None);
+        let outboard = Self::verify(hash, file, size)?;
+        if let Some(outboard) = &outboard {
+            self.store(hash, &outboard.data);
         }
-        self.store(hash, &data);
-        Ok(Some(PreOrderMemOutboard { root, tree: BaoTree::new(size, BLOCK), data }))
+        Ok(outboard)
+    }
+
+    /// Whoever holds this may compute the outboard of a large blob. One at a time: who asks for a huge file many times over
+    /// makes this device read it once.
+    pub(super) fn turn(&self) -> MutexGuard<'_, ()> {
+        self.computing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Computes the outboard of a file; `None` when the file is not the blob.
+    pub(super) fn verify(hash: &blake3::Hash, file: &File, size: u64) -> io::Result<Option<PreOrderMemOutboard>> {
+        let (root, data) = tree_hash::hash_file_with_outboard(file, size)?;
+        Ok((root == *hash).then(|| PreOrderMemOutboard { root, tree: BaoTree::new(size, BLOCK), data }))
     }
 
     /// Keeps the outboard of a large blob. A failure costs only the time to compute it again.

@@ -139,9 +139,13 @@ impl Partial {
 
     /// Makes the complete file durable.
     pub(super) fn finish(self) -> io::Result<()> {
-        self.file.sync_all()?;
+        let synced = self.file.sync_all();
+        if synced.is_err() {
+            // The system may now take for written what is not: a later sync would say that all is well.
+            let _ = fs::remove_file(&self.path);
+        }
         self.forget_nodes();
-        Ok(())
+        synced
     }
 
     /// The file itself.

@@ -2,8 +2,9 @@
 
 use super::{
     BlobSource, Members, Outboards, PIECE_BYTES,
+    doubts::Doubts,
     serve::{self, At, ServeError},
-    transport::{Common, DataTransport, QuicTransport, Server, TcpTransport},
+    transport::{Common, DataTransport, QuicTransport, Quota, Server, TcpTransport},
     wire::{Refusal, Wanted},
 };
 use larder_protocol::id::DeviceId;
@@ -62,6 +63,7 @@ pub struct PlaneConfig {
 pub struct DataPlane {
     pub(super) quic: Arc<dyn DataTransport>,
     pub(super) tcp: Arc<dyn DataTransport>,
+    pub(super) doubts: Arc<Doubts>,
     outboards: Arc<Outboards>,
 }
 
@@ -76,9 +78,15 @@ impl Server for Answering {
         self.members.may_read(device)
     }
 
-    fn respond(&self, device: &DeviceId, request: &Wanted, out: &mut dyn Write) -> Result<(), ServeError> {
+    fn respond(
+        &self,
+        device: &DeviceId,
+        request: &Wanted,
+        quota: &Quota,
+        out: &mut dyn Write,
+    ) -> Result<(), ServeError> {
         let mut out = WhileAdmitted { out, unchecked: 0, admitted: true, admits: &|| self.admits(device) };
-        match serve::respond(&*self.source, &self.outboards, request, &mut out) {
+        match serve::respond(&*self.source, &self.outboards, quota, request, &mut out) {
             Err(ServeError::Gone) if !out.admitted => Err(ServeError::Refused(Refusal::Permission, At::First)),
             done => done,
         }
@@ -127,11 +135,11 @@ impl DataPlane {
         let outboards = Arc::new(outboards);
         let server = Arc::new(Answering { members, source, outboards: outboards.clone() });
         let runtime = tokio::runtime::Handle::current();
-        let common = Common { signing, server, runtime, stall: config.stall };
+        let common = Common { signing, server, runtime, quotas: Arc::default(), stall: config.stall };
         let quic = QuicTransport::bind(config.quic, common.clone())?;
         // A half plane must not go on serving.
         let tcp = TcpTransport::bind(config.tcp, common).inspect_err(|_| quic.close())?;
-        Ok(Self { quic, tcp, outboards })
+        Ok(Self { quic, tcp, doubts: Arc::default(), outboards })
     }
 
     /// Where QUIC listens.

@@ -4,6 +4,7 @@ use super::{
     BLOCK, BlobSource, FileStamp, Outboards,
     blob::Blob,
     outboards::{StoredOutboard, WHOLE_BYTES_MAX},
+    transport::Quota,
     wire::{Refusal, Wanted},
 };
 use bao_tree::{
@@ -21,6 +22,7 @@ use std::{
     io::{self, Write},
     os::unix::fs::{FileExt, OpenOptionsExt},
 };
+use tokio::sync::OwnedSemaphorePermit;
 
 /// Why a response ends early.
 #[derive(Debug)]
@@ -44,12 +46,13 @@ pub(super) enum At {
 pub(super) fn respond(
     source: &dyn BlobSource,
     outboards: &Outboards,
+    quota: &Quota,
     wanted: &Wanted,
     out: &mut dyn Write,
 ) -> Result<(), ServeError> {
     let mut at = At::First;
     for (hash, ranges) in wanted {
-        send(source, outboards, hash, ranges, out).map_err(|end| match end {
+        send(source, outboards, quota, (hash, ranges), out).map_err(|end| match end {
             End::Refused(refusal) => ServeError::Refused(refusal, at),
             End::Gone => ServeError::Gone,
         })?;
@@ -67,14 +70,14 @@ enum End {
 fn send(
     source: &dyn BlobSource,
     outboards: &Outboards,
-    hash: &blake3::Hash,
-    ranges: &ChunkRanges,
+    quota: &Quota,
+    (hash, ranges): (&blake3::Hash, &ChunkRanges),
     out: &mut dyn Write,
 ) -> Result<(), End> {
     let mut refusal = Refusal::NotFound;
     for blob in source.find(hash.as_bytes()) {
-        match open(outboards, hash, &blob) {
-            Ok(Opened::Whole(bytes, outboard)) => {
+        match open(outboards, quota, hash, &blob) {
+            Ok(Opened::Whole(bytes, outboard, _leave)) => {
                 out.write_all(&blob.size.to_le_bytes()).map_err(|_| End::Gone)?;
                 // These bytes were just hashed, and cannot change in memory.
                 return encode_ranges(bytes, &outboard, ranges, out).map_err(|_| End::Gone);
@@ -101,7 +104,7 @@ fn send(
 
 enum Opened {
     /// Small: read and verified before a byte leaves.
-    Whole(Vec<u8>, PreOrderMemOutboard),
+    Whole(Vec<u8>, PreOrderMemOutboard, OwnedSemaphorePermit),
     /// Large: verified group by group while it leaves.
     Large(File, Nodes),
 }
@@ -115,7 +118,7 @@ enum Nodes {
 }
 
 /// Opens a blob's file. One that cannot be opened is as good as not there: the next one is tried.
-fn open(outboards: &Outboards, hash: &blake3::Hash, blob: &Blob) -> Result<Opened, Refusal> {
+fn open(outboards: &Outboards, quota: &Quota, hash: &blake3::Hash, blob: &Blob) -> Result<Opened, Refusal> {
     // A pipe that took the file's name must not hold this thread until somebody writes into it.
     let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
     let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(&blob.path).map_err(|error| {
@@ -128,16 +131,28 @@ fn open(outboards: &Outboards, hash: &blake3::Hash, blob: &Blob) -> Result<Opene
         return Err(Refusal::Changed);
     }
     if blob.size <= WHOLE_BYTES_MAX {
-        let mut bytes = vec![0; usize::try_from(blob.size).map_err(|_| Refusal::Internal)?];
+        let len = usize::try_from(blob.size).map_err(|_| Refusal::Internal)?;
+        let Some(leave) = quota.whole(len) else {
+            // Read once to be verified and once more to be sent.
+            let nodes = Outboards::verify(hash, &file, blob.size).ok().flatten().ok_or(Refusal::Changed)?;
+            return Ok(Opened::Large(file, Nodes::Fresh(nodes)));
+        };
+        let mut bytes = vec![0; len];
         file.read_exact_at(&mut bytes, 0).map_err(|_| Refusal::Changed)?;
         let outboard = PreOrderMemOutboard::create(&bytes, BLOCK);
-        return if outboard.root == *hash { Ok(Opened::Whole(bytes, outboard)) } else { Err(Refusal::Changed) };
+        return if outboard.root == *hash { Ok(Opened::Whole(bytes, outboard, leave)) } else { Err(Refusal::Changed) };
     }
     if let Some(outboard) = outboards.load(hash, blob.size) {
         return Ok(Opened::Large(file, Nodes::Stored(outboard)));
     }
-    let outboard = compute(outboards, hash, &file, blob)?;
-    Ok(Opened::Large(file, Nodes::Fresh(outboard)))
+    let _turn = outboards.turn();
+    if let Some(outboard) = outboards.load(hash, blob.size) {
+        return Ok(Opened::Large(file, Nodes::Stored(outboard)));
+    }
+    let fresh = compute(outboards, hash, &file, blob)?;
+    // Kept in its file it takes no memory: that of a terabyte has four gigabytes.
+    let nodes = outboards.load(hash, blob.size).map_or(Nodes::Fresh(fresh), Nodes::Stored);
+    Ok(Opened::Large(file, nodes))
 }
 
 fn compute(

@@ -19,6 +19,7 @@ fn local() -> Local {
         epoch: None,
         vector: [(author(1), 5), (author(2), 3)].into_iter().collect(),
         held: BTreeMap::from([(author(1), (5, 7))]),
+        tips: BTreeMap::from([(author(1), [7; 32])]),
         membership: BTreeSet::new(),
         membership_hash: [0; 32],
     }
@@ -43,9 +44,11 @@ fn hear(session: &mut Session, said: Input) {
                     let batch: SealedBatch = decode(&[0; 41]).expect("an empty batch");
                     inputs.push_back(Input::Loaded { batches: vec![batch], next_seq: gap.from + 1 });
                 }
+                Effect::Compare(_) => inputs.push_back(Input::Compared(Vec::new())),
+                Effect::Locate(_) => inputs.push_back(Input::Located(Vec::new())),
                 Effect::Commit(_) => inputs.push_back(Input::Committed),
                 Effect::Account(_) => inputs.push_back(Input::Accounted),
-                Effect::OwnLogAhead { .. } | Effect::Finished(_) | Effect::Failed(_) => {}
+                Effect::Finished(_) | Effect::Failed(_) => {}
             }
         }
     }
@@ -57,7 +60,7 @@ fuzz_target!(|input: &[u8]| {
         assert_eq!(encode(&frame).as_deref(), Ok(input));
     }
     for membership in [[0; 32], [9; 32]] {
-        let mut session = Session::new(DeviceId::new([2; 32]), local());
+        let mut session = Session::new(local());
         session.start(Now { mono_ns: 0, wall: Timestamp(0) });
         let hello = Frame::Hello { group: local().group, epoch: None, catalog: [7; 32], membership };
         hear(&mut session, Input::Frame(hello));

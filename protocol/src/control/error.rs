@@ -70,6 +70,8 @@ pub enum ErrorKind {
     DiskFull,
     /// A file or folder cannot be read or written.
     Io,
+    /// The catalog's disk takes no writes now; it is tried again by itself.
+    NotWritable,
     /// It was asked for, and waits for a device to return.
     Queued,
     /// Part was done; `detail` says what was not.

@@ -4,14 +4,17 @@
 //! field names are a contract. Sizes are bytes, times RFC 3339 text, ids hex.
 
 mod error;
+mod finding;
 mod reply;
 mod request;
 
 pub use error::{ControlError, ErrorKind};
+pub use finding::{ExaminedView, FindingKind, FindingView, Severity};
 pub use reply::{
     AuditLine, CopyView, DeviceView, DigestView, DisputedView, EnsureView, Evidence, FoundView, GotView, HeldView,
     IndexView, InviteView, JoinView, LocationSummary, LocationView, LogCheckView, PathKind, PeerView, Progress,
-    ReadableView, RebuildView, RevokeOutcome, RevokedView, SourceKind, SourceView, StatusView, StreamItem, WhereView,
+    ReadableView, RebuildView, RevokeOutcome, RevokedView, SourceKind, SourceView, StatusView, StreamItem, TroubleView,
+    WhereView,
 };
 pub use request::{
     AddLocation, CatQuery, CompareWords, EnsureRequest, FindQuery, GetRequest, IndexRequest, InviteRequest, LogQuery,

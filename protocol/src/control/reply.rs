@@ -250,6 +250,22 @@ pub struct PeerView {
     pub addr: Option<String>,
     /// How.
     pub path: Option<PathKind>,
+    /// What it did that no honest device does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<TroubleView>,
+}
+
+/// What is held against a device since the node started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TroubleView {
+    /// How often it sent what no honest device sends.
+    pub faults: u64,
+    /// The last of it.
+    pub last: String,
+    /// It is not listened to for a while.
+    pub silenced: bool,
+    /// Statements beyond its daily quota that were not kept; 0 when it is within it.
+    pub over_quota: u64,
 }
 
 /// A location in `status`.

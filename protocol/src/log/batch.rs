@@ -1,6 +1,6 @@
 //! Batches of operations: signed by their author, sealed for the group.
 
-use super::Author;
+use super::{Author, INCARNATIONS_MAX};
 use crate::{
     bounded::{Bytes, List},
     codec::{self, DecodeError, EncodeError, Wire},
@@ -83,8 +83,8 @@ pub enum BatchError {
     /// It belongs to another group.
     #[error("batch belongs to another group")]
     Group,
-    /// It has no operation, or its sequence numbers overflow.
-    #[error("batch has no operation or an impossible sequence number")]
+    /// It has no operation, its sequence numbers overflow, or its author has an impossible incarnation.
+    #[error("batch has no operation, or an impossible sequence number or incarnation")]
     Range,
     /// The seal does not open: another key, or changed bytes.
     #[error("batch does not open with this epoch's key")]
@@ -127,7 +127,10 @@ impl SignedBatch {
         if batch.group != *group {
             return Err(BatchError::Group);
         }
-        if batch.ops.is_empty() || batch.first_seq.checked_add(batch.ops.len() as u64).is_none() {
+        if batch.author.incarnation >= INCARNATIONS_MAX
+            || batch.ops.is_empty()
+            || batch.first_seq.checked_add(batch.ops.len() as u64).is_none()
+        {
             return Err(BatchError::Range);
         }
         verify_device_signature(&batch.author.device, &signed_message(&self.bytes), &self.signature)
@@ -240,6 +243,10 @@ mod tests {
         assert_eq!(SignedBatch::sign(&empty, &key()).unwrap().verify(&batch.group), Err(BatchError::Range));
         let overflow = Batch { first_seq: u64::MAX, ..batch.clone() };
         assert_eq!(SignedBatch::sign(&overflow, &key()).unwrap().verify(&batch.group), Err(BatchError::Range));
+        for incarnation in [INCARNATIONS_MAX, Author::split(batch.author.device, &[7; 32]).incarnation, u32::MAX] {
+            let impossible = Batch { author: Author { incarnation, ..batch.author }, ..batch.clone() };
+            assert_eq!(SignedBatch::sign(&impossible, &key()).unwrap().verify(&batch.group), Err(BatchError::Range));
+        }
         let sealed = signed.seal(EpochId::new([2; 16]), &[3; 32], [4; 24]).unwrap();
         assert_eq!(sealed.open(&[5; 32]), Err(BatchError::Seal));
         let mut bytes = sealed.sealed.to_vec();

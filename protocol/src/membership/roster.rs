@@ -17,6 +17,8 @@ use zeroize::Zeroizing;
 
 /// Kind of a catalog operation in which a device speaks of itself, which every member may.
 const DEVICE_KIND: u16 = 1;
+/// A device's audit log is about itself: whatever its role is, it says how far it goes.
+const AUDIT_HEAD_KIND: u16 = 13;
 
 /// A member.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -274,7 +276,7 @@ impl Roster {
     /// Whether a catalog operation counts, by its author, its number and its kind. The answer changes with the membership
     /// log and not with the order of arrival.
     pub fn permits(&self, author: &Author, seq: u64, kind: u16) -> bool {
-        let by_role = |role: Role| role.may_write() || kind == DEVICE_KIND;
+        let by_role = |role: Role| role.may_write() || matches!(kind, DEVICE_KIND | AUDIT_HEAD_KIND);
         if let Some(former) = self.former.get(&author.device) {
             return former.role.is_some_and(by_role) && seq < counted_by(&former.cuts, author);
         }

@@ -5,16 +5,20 @@
 //! a node that does not know a kind keeps and forwards it untouched.
 
 mod alias;
+mod audit;
 mod device;
 mod entry;
+mod folder_entry;
 mod location;
 mod replica;
 mod stamp;
 mod want;
 
 pub use alias::Alias;
+pub use audit::AuditHead;
 pub use device::Device;
 pub use entry::{Entry, EntryValue, File, GoneReason};
+pub use folder_entry::{CONTEXT_AUTHORS_MAX, Context, ContextError, FolderEntry, FolderFile, FolderValue};
 pub use location::{Location, LocationState, Profile, Purpose, Purposes, Storage, StorageState};
 pub use replica::{Replica, ReplicaState, Suspicion, SuspicionReason};
 pub use stamp::Stamp;
@@ -95,4 +99,8 @@ records! {
     9 => WantOutcome,
     /// A content's SHA-256.
     10 => Alias,
+    /// What a path of a synced folder holds.
+    12 => FolderEntry,
+    /// How far the author's audit log goes.
+    13 => AuditHead,
 }

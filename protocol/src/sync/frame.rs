@@ -23,6 +23,21 @@ pub(super) const HELD_MAX: usize = 16_384;
 /// Held operations `from..until` of an author.
 pub(super) type HeldRange = (Author, u64, u64);
 
+/// Most logs that are found to differ in one session; the next one goes on with others.
+pub const DIVERGED_MAX: usize = 64;
+/// Most points by which the last common batch of two logs is looked for.
+pub const POINTS_MAX: usize = 96;
+
+/// Points of a log by which another one finds what both have in common: close together at the end, then ever farther
+/// apart.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Locator {
+    /// Whose log.
+    pub author: Author,
+    /// Number after a batch, and the batch's hash; the last one first.
+    pub points: List<(u64, [u8; 32]), POINTS_MAX>,
+}
+
 /// A message of a session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Frame {
@@ -32,7 +47,7 @@ pub enum Frame {
         group: GroupId,
         /// The epoch under which this end seals.
         epoch: Option<EpochId>,
-        /// Hash of the version vector and of what is held.
+        /// Hash of the version vector, of what is held and of the last batches.
         catalog: [u8; 32],
         /// Hash of the membership log.
         membership: [u8; 32],
@@ -52,6 +67,8 @@ pub enum Frame {
         vector: VersionVector,
         /// Held above it, and not to be sent again.
         held: List<HeldRange, HELD_MAX>,
+        /// Hash of the last batch of each log, so that two histories of the same length show.
+        tips: List<(Author, [u8; 32]), HELD_MAX>,
     },
     /// Batches that the other end lacks, in ascending order for each author.
     Batches(List<SealedBatch, BATCHES_MAX>),
@@ -62,6 +79,9 @@ pub enum Frame {
         /// This end's vector when the session began.
         vector: VersionVector,
     },
+    /// After the summaries: the logs of which the other end has another history than this one. Of these nothing is sent
+    /// but what follows the last point that the other end has too; it shows the fork.
+    Diverged(List<Locator, DIVERGED_MAX>),
 }
 
 impl Wire for Frame {
@@ -69,7 +89,7 @@ impl Wire for Frame {
 }
 
 /// Kinds of frames that this version knows.
-const KINDS: u8 = 7;
+const KINDS: u8 = 8;
 
 impl Frame {
     /// Decodes a frame; `None` for a kind of a later version, which is skipped: see
@@ -88,7 +108,7 @@ mod tests {
 
     #[test]
     fn a_later_kind_is_no_damage() {
-        let last = Frame::End { vector: VersionVector::default() };
+        let last = Frame::Diverged(List::default());
         let bytes = codec::encode(&last).unwrap();
         assert_eq!(bytes[0], KINDS - 1, "count the kinds");
         assert_eq!(Frame::read(&bytes), Ok(Some(last)));

@@ -11,10 +11,10 @@
 //! A peer is held to what it says: its summary is all that it may send, and at its end it must have sent it. A session that
 //! breaks this, stands still or takes too long ends with a [`Violation`], and nothing is accounted for.
 
-use super::frame::{BATCHES_MAX, FRAME_BYTES_MAX, Frame, HELD_MAX, HeldRange, OPS_MAX};
+use super::frame::{BATCHES_MAX, DIVERGED_MAX, FRAME_BYTES_MAX, Frame, HELD_MAX, HeldRange, Locator, OPS_MAX};
 use crate::{
     bounded::List,
-    id::{DeviceId, EpochId, GroupId, MembershipOpId},
+    id::{EpochId, GroupId, MembershipOpId},
     log::{Author, BATCH_OPS_MAX, Gap, SealedBatch, VersionVector},
     membership::SignedOp,
     planted::{Plant, is_planted},
@@ -38,8 +38,6 @@ const BATCH_OVERHEAD_BYTES: usize = 64;
 const UNKNOWN_MAX: u32 = 64;
 /// Most operations that an author can have: sequence numbers have 40 bits.
 const SEQ_MAX: u64 = 1 << 40;
-/// How many incarnations of this device a backup may have missed; so that nobody talks it through all of them.
-const INCARNATIONS_MISSED_MAX: u32 = 1_000;
 
 /// What this device has when a session begins, or after its membership log has changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +50,8 @@ pub struct Local {
     pub vector: VersionVector,
     /// Held above it.
     pub held: BTreeMap<Author, (u64, u64)>,
+    /// Hash of the last batch of each log.
+    pub tips: BTreeMap<Author, [u8; 32]>,
     /// The membership operations.
     pub membership: BTreeSet<MembershipOpId>,
     /// Their hash.
@@ -65,6 +65,10 @@ impl Local {
         for (author, (from, until)) in &self.held {
             hasher.update(author.device.as_bytes()).update(&author.incarnation.to_le_bytes());
             hasher.update(&from.to_le_bytes()).update(&until.to_le_bytes());
+        }
+        // Authors follow from the vector, but for logs that are empty.
+        for tip in self.tips.values() {
+            hasher.update(tip);
         }
         *hasher.finalize().as_bytes()
     }
@@ -99,6 +103,10 @@ pub enum Input {
     Membership(Vec<SignedOp>),
     /// Answer to [`Effect::CommitMembership`].
     MembershipCommitted,
+    /// Answer to [`Effect::Compare`].
+    Compared(Vec<Locator>),
+    /// Answer to [`Effect::Locate`].
+    Located(Vec<Gap>),
     /// Answer to [`Effect::Load`].
     Loaded {
         /// The batches, in order.
@@ -123,22 +131,17 @@ pub enum Effect {
     LoadMembership(Vec<MembershipOpId>),
     /// Keep these membership operations durably.
     CommitMembership(Vec<SignedOp>),
+    /// Say which of these logs have another history here: of each the peer has so many operations, the last batch of
+    /// which has this hash. Where no batch is here that could tell, it has not.
+    Compare(Vec<(Author, u64, [u8; 32])>),
+    /// Give what follows the last of a locator's points that is here too: of a log that the peer knows otherwise.
+    Locate(Vec<Locator>),
     /// Give batches that fill this gap, about so many bytes of them.
     Load(Gap, usize),
     /// Hold these batches durably, contiguous for each author; [`Effect::Account`] follows when the session has ended well.
     Commit(Vec<SealedBatch>),
     /// Account for what is held, up to these counts.
     Account(BTreeMap<Author, u64>),
-    /// The peer claims `count` operations of this author, this device's own, which is more than it had itself when the
-    /// session began. The caller compares with its log as it is *now*, in one step with its writer: what was said since
-    /// then may have been spread by gossip faster than this session. Only when there are fewer now, too, was this device
-    /// restored from a backup, and must begin an incarnation after this one. Comes once at most; needs no answer.
-    OwnLogAhead {
-        /// This device under the highest incarnation of which the peer knows more.
-        author: Author,
-        /// Operations of it that the peer claims, at least one.
-        count: u64,
-    },
     /// The session is over, and went well.
     Finished(Report),
     /// The session is over; close the stream.
@@ -195,18 +198,25 @@ enum Stage {
     Membership,
     /// Waits for the peer's summary.
     Summary,
+    /// Finds out which logs have two histories.
+    Diverged,
     /// Sends and receives batches.
     Batches,
     /// Over.
     Done,
 }
 
-type Summary = (VersionVector, List<HeldRange, HELD_MAX>);
+/// What the peer has said that it has.
+#[derive(Debug, Default)]
+struct Summary {
+    vector: VersionVector,
+    held: List<HeldRange, HELD_MAX>,
+    tips: List<(Author, [u8; 32]), HELD_MAX>,
+}
 
 /// One session with one peer.
 #[derive(Debug)]
 pub struct Session {
-    own: DeviceId,
     local: Local,
     stage: Stage,
     effects: VecDeque<Effect>,
@@ -222,6 +232,15 @@ pub struct Session {
     sends_pending: VecDeque<Vec<MembershipOpId>>,
     /// A summary that came while membership operations were still being committed here.
     summary_early: Option<Summary>,
+    /// What the peer has, held operations included.
+    theirs: VersionVector,
+    /// Logs with two histories, as this end found out, and the peer.
+    diverged_here: Option<Vec<Locator>>,
+    diverged_there: Option<Vec<Locator>>,
+    /// Logs that are left out of what is accounted for.
+    diverged: BTreeSet<Author>,
+    /// What follows the peer's locators is still being looked for.
+    locating: bool,
     /// Batches out: gaps of the peer that are still to be filled, and frames that wait for an acknowledgement.
     gaps: VecDeque<Gap>,
     loading: bool,
@@ -238,14 +257,16 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session of this device, with what it has now.
-    pub fn new(own: DeviceId, mut local: Local) -> Self {
+    /// A session with what this device has now.
+    pub fn new(mut local: Local) -> Self {
         // What a summary has no room for is as if it were not here; the peer must know all that it may be sent.
         if let Some(author) = local.held.keys().nth(HELD_MAX).copied() {
             drop(local.held.split_off(&author));
         }
+        if let Some(author) = local.tips.keys().nth(HELD_MAX).copied() {
+            drop(local.tips.split_off(&author));
+        }
         Self {
-            own,
             local,
             stage: Stage::Hello,
             effects: VecDeque::new(),
@@ -259,6 +280,11 @@ impl Session {
             commits_pending: 0,
             sends_pending: VecDeque::new(),
             summary_early: None,
+            theirs: VersionVector::default(),
+            diverged_here: None,
+            diverged_there: None,
+            diverged: BTreeSet::new(),
+            locating: false,
             gaps: VecDeque::new(),
             loading: false,
             frames: VecDeque::new(),
@@ -401,13 +427,33 @@ impl Session {
                 self.commits_pending = self.commits_pending.saturating_sub(1);
                 self.membership_step()
             }
-            (Input::Frame(Frame::Summary { vector, held }), Stage::Membership)
+            (Input::Frame(Frame::Summary { vector, held, tips }), Stage::Membership)
                 if self.ops_sent && self.ops_received && self.summary_early.is_none() =>
             {
-                self.summary_early = Some((vector, held));
+                self.summary_early = Some(Summary { vector, held, tips });
                 Ok(())
             }
-            (Input::Frame(Frame::Summary { vector, held }), Stage::Summary) => self.compare((vector, held)),
+            (Input::Frame(Frame::Summary { vector, held, tips }), Stage::Summary) => {
+                self.compare(Summary { vector, held, tips })
+            }
+            (Input::Compared(locators), Stage::Diverged) if self.diverged_here.is_none() => {
+                self.compared(locators);
+                self.diverged_step()
+            }
+            (Input::Frame(Frame::Diverged(locators)), Stage::Diverged) if self.diverged_there.is_none() => {
+                let ours = self.local.reach();
+                if locators.iter().any(|it| it.points.is_empty() || ours.get(&it.author) == 0) {
+                    return Err(Violation::Claim);
+                }
+                self.diverged_there = Some(locators.into_vec());
+                self.diverged_step()
+            }
+            (Input::Located(gaps), Stage::Batches) if self.locating => {
+                self.locating = false;
+                self.gaps.extend(gaps.into_iter().filter(|gap| self.diverged.contains(&gap.author)));
+                self.send_batches();
+                Ok(())
+            }
             (Input::Loaded { batches, next_seq }, Stage::Batches) if self.loading => {
                 self.loading = false;
                 self.loaded(batches, next_seq);
@@ -479,42 +525,82 @@ impl Session {
     fn summarise(&mut self) {
         self.stage = Stage::Summary;
         let held = self.local.held.iter().map(|(author, (from, until))| (*author, *from, *until));
-        self.effects
-            .push_back(Effect::Send(Frame::Summary { vector: self.local.vector.clone(), held: List::truncated(held) }));
+        self.effects.push_back(Effect::Send(Frame::Summary {
+            vector: self.local.vector.clone(),
+            held: List::truncated(held),
+            tips: List::truncated(self.local.tips.iter().map(|(author, tip)| (*author, *tip))),
+        }));
     }
 
-    /// Finds what the peer lacks, what must come from it, and whether it knows more of this device's log than it should.
-    fn compare(&mut self, (vector, held): Summary) -> Result<(), Violation> {
+    /// Takes the peer's summary, and has its logs compared with those here that are as long.
+    fn compare(&mut self, Summary { vector, held, tips }: Summary) -> Result<(), Violation> {
         let counts = vector.iter().map(|(_, count)| *count).chain(held.iter().map(|(_, _, until)| *until));
-        if counts.max().is_some_and(|count| count > SEQ_MAX) || held.iter().any(|(_, from, until)| from >= until) {
+        let impossible = |author: &Author| !author.is_possible();
+        if counts.max().is_some_and(|count| count > SEQ_MAX)
+            || held.iter().any(|(author, from, until)| from >= until || impossible(author))
+            || vector.iter().any(|(author, _)| impossible(author))
+        {
             return Err(Violation::Claim);
         }
-        let theirs = reach(&vector, held.into_vec());
+        self.theirs = reach(&vector, held.into_vec());
+        self.vouched = vector;
+        self.stage = Stage::Diverged;
+        let ours = self.local.reach();
+        let differs = |(author, tip): &(Author, [u8; 32])| {
+            let count = self.theirs.get(author);
+            let same = count == ours.get(author) && self.local.tips.get(author).is_none_or(|here| here == tip);
+            // A longer log of the peer's is compared by the peer.
+            (count > 0 && count <= ours.get(author) && !same).then_some((*author, count, *tip))
+        };
+        let compared: Vec<_> = tips.iter().filter_map(differs).collect();
+        if compared.is_empty() || is_planted(Plant::TipsAreIgnored) {
+            self.compared(Vec::new());
+        } else {
+            self.effects.push_back(Effect::Compare(compared));
+        }
+        self.diverged_step()
+    }
+
+    fn compared(&mut self, mut locators: Vec<Locator>) {
+        locators.truncate(DIVERGED_MAX);
+        self.effects.push_back(Effect::Send(Frame::Diverged(List::truncated(locators.clone()))));
+        self.diverged_here = Some(locators);
+    }
+
+    /// Goes on to the batches when both ends have said which logs differ: finds what the peer lacks, and what must come
+    /// from it.
+    fn diverged_step(&mut self) -> Result<(), Violation> {
+        let (Some(here), Some(there)) = (&self.diverged_here, &self.diverged_there) else { return Ok(()) };
+        self.diverged = here.iter().chain(there).map(|locator| locator.author).collect();
+        for locator in here {
+            // It shows the other history, from some point on.
+            self.batches_max = self.batches_max.saturating_add(self.theirs.get(&locator.author));
+            self.batches_min = self.batches_min.saturating_add(1);
+        }
         // What is only held here is sent too, so that it spreads while its author is away; the peer will hold it as well,
         // because this end's vector does not vouch for it.
         let ours = self.local.reach();
-        let missing = theirs.missing_at(&ours);
-        if let Some(ahead) = missing.iter().rfind(|gap| gap.author.device == self.own)
-            && !is_planted(Plant::OwnLogAheadIsIgnored)
-        {
-            let own = ours.iter().filter(|(author, _)| author.device == self.own);
-            let highest = own.map(|(author, _)| author.incarnation).max().unwrap_or(0);
-            if ahead.author.incarnation > highest.saturating_add(INCARNATIONS_MISSED_MAX) {
-                return Err(Violation::Claim);
-            }
-            self.effects.push_back(Effect::OwnLogAhead { author: ahead.author, count: ahead.until });
-        }
-        for gap in missing {
+        for gap in self.theirs.missing_at(&ours).iter().filter(|gap| !self.diverged.contains(&gap.author)) {
             let ops = gap.until - gap.from;
             // Each batch brings something new, and none brings more than a batch can.
             self.batches_max = self.batches_max.saturating_add(ops);
-            self.batches_min = self.batches_min.saturating_add(ops.div_ceil(BATCH_OPS_MAX as u64));
+            // Where a split history begins is not known before its first batch.
+            let least = if gap.author.is_split() && gap.from == 0 { 1 } else { ops.div_ceil(BATCH_OPS_MAX as u64) };
+            self.batches_min = self.batches_min.saturating_add(least);
         }
-        self.gaps = ours.missing_at(&theirs).into();
+        let mut gaps = ours.missing_at(&self.theirs);
+        gaps.retain(|gap| !self.diverged.contains(&gap.author));
         if is_planted(Plant::LastGapIsLeftOut) {
-            self.gaps.pop_back();
+            gaps.pop();
         }
-        self.vouched = vector;
+        // The youngest incarnation first: a restored device that is given its own logs skips all that it had begun.
+        // What others were split from comes before them.
+        gaps.sort_by_key(|gap| if gap.author.is_split() { (true, 0) } else { (false, !gap.author.incarnation) });
+        self.gaps = gaps.into();
+        self.locating = !there.is_empty();
+        if self.locating {
+            self.effects.push_back(Effect::Locate(there.clone()));
+        }
         self.stage = Stage::Batches;
         self.send_batches();
         Ok(())
@@ -537,6 +623,7 @@ impl Session {
                 self.loading = true;
                 self.effects.push_back(Effect::Load(*gap, LOAD_BYTES));
             }
+            None if self.locating => {}
             None => {
                 self.end_sent = true;
                 self.effects.push_back(Effect::Send(Frame::End { vector: self.local.vector.clone() }));
@@ -574,7 +661,9 @@ impl Session {
         let over = self.end_sent && self.end_received && self.receiving == 0 && self.unacknowledged == 0;
         if over && !self.accounting {
             self.accounting = true;
-            let counts = self.vouched.iter().map(|(author, count)| (*author, *count)).collect();
+            let counts = self.vouched.iter().map(|(author, count)| (*author, *count));
+            // What the peer vouches for is another history.
+            let counts = counts.filter(|(author, _)| !self.diverged.contains(author)).collect();
             self.effects.push_back(Effect::Account(counts));
         }
     }
@@ -586,633 +675,4 @@ impl Session {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{bounded::Bytes, codec::laws, id::DeviceId, time::Timestamp};
-    use proptest::prelude::*;
-
-    const GROUP: GroupId = GroupId::new([1; 32]);
-
-    fn author(number: u8) -> Author {
-        Author { device: DeviceId::new([number; 32]), incarnation: 0 }
-    }
-
-    fn batch(author: u8, seq: u64) -> SealedBatch {
-        let body = [&[author][..], &seq.to_le_bytes()].concat();
-        SealedBatch { epoch: EpochId::new([0; 16]), nonce: [0; 24], sealed: Bytes::new(body).unwrap() }
-    }
-
-    /// A node's durable state: batches of one operation each, and how far each author is accounted for.
-    #[derive(Debug, Clone, Default, PartialEq, Eq)]
-    struct Store {
-        stored: BTreeMap<u8, u64>,
-        accounted: BTreeMap<u8, u64>,
-        membership: BTreeMap<MembershipOpId, u64>,
-        received_twice: u64,
-    }
-
-    impl Store {
-        fn get(map: &BTreeMap<u8, u64>, author: u8) -> u64 {
-            map.get(&author).copied().unwrap_or(0)
-        }
-
-        fn local(&self) -> Local {
-            let vector = self.accounted.iter().map(|(number, count)| (author(*number), *count)).collect();
-            let held = self.stored.iter().map(|(number, until)| (*number, Self::get(&self.accounted, *number), *until));
-            let held = held.filter(|(_, from, until)| from < until);
-            Local {
-                group: GROUP,
-                epoch: None,
-                vector,
-                held: held.map(|(number, from, until)| (author(number), (from, until))).collect(),
-                membership: self.membership.keys().copied().collect(),
-                membership_hash: *blake3::hash(
-                    &self.membership.keys().flat_map(|id| *id.as_bytes()).collect::<Vec<_>>(),
-                )
-                .as_bytes(),
-            }
-        }
-
-        fn knowing(mut self, ops: std::ops::Range<u64>) -> Self {
-            self.membership.extend(ops.map(|seq| (membership_op(&seq).id(), seq)));
-            self
-        }
-
-        fn commit(&mut self, batches: &[SealedBatch]) {
-            for batch in batches {
-                let number = batch.sealed[0];
-                let seq = u64::from_le_bytes(batch.sealed[1..9].try_into().unwrap());
-                let stored = self.stored.entry(number).or_default();
-                if seq < *stored {
-                    self.received_twice += 1;
-                    continue;
-                }
-                assert_eq!(seq, *stored, "contiguous");
-                *stored += 1;
-            }
-        }
-
-        fn account(&mut self, counts: &BTreeMap<Author, u64>) {
-            for (author, count) in counts {
-                let number = author.device.as_bytes()[0];
-                let stored = Self::get(&self.stored, number);
-                let accounted = self.accounted.entry(number).or_default();
-                *accounted = (*accounted).max((*count).min(stored));
-            }
-        }
-    }
-
-    fn now(mono_ns: u64) -> Now {
-        Now { mono_ns, wall: Timestamp(0) }
-    }
-
-    /// One end of a session in a harness: what its caller still owes it, and what it was sent.
-    struct End {
-        side: usize,
-        session: Session,
-        owed: VecDeque<Effect>,
-        wire: VecDeque<Frame>,
-        batches_taken: u64,
-        batches_committed: u64,
-        bytes: usize,
-    }
-
-    impl End {
-        fn new(side: usize, store: &Store) -> Self {
-            let own = DeviceId::new([200 + u8::try_from(side).unwrap(); 32]);
-            let mut session = Session::new(own, store.local());
-            session.start(now(0));
-            let (owed, wire) = Default::default();
-            Self { side, session, owed, wire, batches_taken: 0, batches_committed: 0, bytes: 0 }
-        }
-
-        /// Takes what the session wants; frames go to the other end, the rest is owed.
-        fn drain(&mut self, other: &mut Self) {
-            while let Some(effect) = self.session.poll() {
-                match effect {
-                    Effect::Send(frame) => {
-                        let bytes = crate::codec::encode(&frame).unwrap();
-                        laws::check_random::<Frame>(&bytes);
-                        self.bytes += bytes.len();
-                        other.wire.push_back(frame);
-                    }
-                    Effect::Failed(violation) => panic!("{violation}"),
-                    Effect::Finished(_) => {}
-                    effect => self.owed.push_back(effect),
-                }
-            }
-        }
-
-        /// Does the oldest thing that is owed, and answers.
-        fn settle(&mut self, store: &mut Store, load: u64) {
-            let input = match self.owed.pop_front() {
-                Some(Effect::Load(gap, _)) => {
-                    let number = gap.author.device.as_bytes()[0];
-                    let until = gap.until.min(gap.from + load);
-                    let batches = (gap.from..until).map(|seq| batch(number, seq)).collect();
-                    Input::Loaded { batches, next_seq: until }
-                }
-                Some(Effect::Commit(batches)) => {
-                    store.commit(&batches);
-                    self.batches_committed += batches.len() as u64;
-                    Input::Committed
-                }
-                Some(Effect::Account(counts)) => {
-                    assert_eq!(self.batches_taken, self.batches_committed, "accounts for what is durable");
-                    for (author, count) in &counts {
-                        assert!(
-                            *count <= Store::get(&store.stored, author.device.as_bytes()[0]),
-                            "and for nothing else"
-                        );
-                    }
-                    store.account(&counts);
-                    Input::Accounted
-                }
-                Some(Effect::LoadMembership(ids)) => {
-                    let ops = ids.iter().map(|id| membership_op(&store.membership[id])).collect();
-                    Input::Membership(ops)
-                }
-                Some(Effect::CommitMembership(ops)) => {
-                    let known = |op: SignedOp| (op.id(), op.verify().unwrap().seq);
-                    store.membership.extend(ops.into_iter().map(known));
-                    Input::MembershipCommitted
-                }
-                Some(Effect::OwnLogAhead { author, count }) => {
-                    let number = author.device.as_bytes()[0];
-                    assert!(count <= Store::get(&store.stored, number), "no device was restored from a backup");
-                    return;
-                }
-                _ => return,
-            };
-            self.session.handle(now(1), input);
-        }
-
-        fn hear(&mut self) {
-            let Some(frame) = self.wire.pop_front() else { return };
-            if let Frame::Batches(batches) = &frame {
-                self.batches_taken += batches.len() as u64;
-            }
-            self.session.handle(now(1), Input::Frame(frame));
-        }
-    }
-
-    fn drain(ends: &mut [End; 2]) {
-        let [first, second] = ends;
-        first.drain(second);
-        second.drain(first);
-    }
-
-    /// Runs a session between two stores and breaks it off after so many frames; gives the bytes that both sent when both
-    /// finished.
-    fn run(stores: &mut [Store; 2], break_after: usize, load: u64) -> Option<usize> {
-        let mut ends = [0, 1].map(|side| End::new(side, &stores[side]));
-        let mut frames = 0;
-        loop {
-            let mut moved = false;
-            for side in 0..2 {
-                drain(&mut ends);
-                while !ends[side].owed.is_empty() {
-                    ends[side].settle(&mut stores[side], load);
-                    drain(&mut ends);
-                }
-                if !ends[side].wire.is_empty() {
-                    moved = true;
-                    frames += 1;
-                    if frames > break_after {
-                        return None;
-                    }
-                    ends[side].hear();
-                }
-            }
-            if !moved {
-                let over = ends.iter().all(|end| end.session.is_over());
-                return over.then(|| ends.iter().map(|end| end.bytes).sum());
-            }
-        }
-    }
-
-    /// Runs several sessions between two stores at once, whose frames and answers come whenever `schedule` says so.
-    fn interleave(stores: &mut [Store; 2], sessions: usize, load: u64, schedule: &[u8]) {
-        let mut all: Vec<[End; 2]> = (0..sessions).map(|_| [0, 1].map(|side| End::new(side, &stores[side]))).collect();
-        let mut quiet = 0;
-        for choice in schedule.iter().copied().map(usize::from).chain(0..) {
-            let ends = &mut all[choice / 4 % sessions];
-            drain(ends);
-            let end = &mut ends[choice / 2 % 2];
-            quiet = if end.owed.is_empty() && end.wire.is_empty() { quiet + 1 } else { 0 };
-            if end.wire.is_empty() || (choice % 2 == 0 && !end.owed.is_empty()) {
-                end.settle(&mut stores[end.side], load);
-            } else {
-                end.hear();
-            }
-            drain(ends);
-            // Four choices for each session in a row look at everything.
-            if quiet > schedule.len() + 4 * sessions {
-                break;
-            }
-        }
-        assert!(all.iter().flatten().all(|end| end.session.is_over()), "all sessions end");
-    }
-
-    fn membership_op(seq: &u64) -> SignedOp {
-        let key = ed25519_dalek::SigningKey::from_bytes(&[7; 32]);
-        let op = crate::membership::MembershipOp {
-            group: Some(GROUP),
-            author: DeviceId::new(key.verifying_key().to_bytes()),
-            seq: *seq,
-            previous: List::default(),
-            kind: 999,
-            body: Bytes::default(),
-        };
-        SignedOp::sign(&op, &key).unwrap()
-    }
-
-    fn store() -> impl Strategy<Value = BTreeMap<u8, (u64, u64)>> {
-        prop::collection::btree_map(0u8..4, (0u64..12, 0u64..4), 0..4)
-    }
-
-    fn build(map: &BTreeMap<u8, (u64, u64)>) -> Store {
-        let mut store = Store::default();
-        for (number, (accounted, held)) in map {
-            store.accounted.insert(*number, *accounted);
-            store.stored.insert(*number, accounted + held);
-        }
-        store
-    }
-
-    proptest! {
-        #[test]
-        fn two_stores_converge_whatever_breaks(a in store(), b in store(), breaks in prop::collection::vec(0usize..20, 0..4), load in 1u64..5) {
-            let mut stores = [build(&a), build(&b)];
-            for break_after in breaks {
-                run(&mut stores, break_after, load);
-            }
-            // The second session accounts for what only one side held.
-            for _ in 0..2 {
-                prop_assert!(run(&mut stores, usize::MAX, load).is_some());
-            }
-            let accounted = |store: &Store| {
-                store.accounted.clone().into_iter().filter(|(_, count)| *count > 0).collect::<BTreeMap<_, _>>()
-            };
-            prop_assert_eq!(accounted(&stores[0]), accounted(&stores[1]));
-            let stored = |store: &Store| {
-                store.stored.clone().into_iter().filter(|(_, count)| *count > 0).collect::<BTreeMap<_, _>>()
-            };
-            prop_assert_eq!(stored(&stores[0]), stored(&stores[1]), "what was only held has spread too");
-            for number in 0..4 {
-                let vouched = [&a, &b].map(|map| map.get(&number).map_or(0, |(accounted, _)| *accounted));
-                prop_assert!(Store::get(&stores[0].accounted, number) >= vouched[0].max(vouched[1]));
-            }
-            prop_assert_eq!(stores[0].received_twice + stores[1].received_twice, 0);
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn sessions_at_once_from_both_sides_converge(
-            a in store(), b in store(), ops in (0u64..40, 0u64..40), sessions in 1usize..4, load in 1u64..5,
-            schedule in prop::collection::vec(any::<u8>(), 0..400),
-        ) {
-            let mut stores = [build(&a).knowing(0..ops.0), build(&b).knowing(20..20 + ops.1)];
-            interleave(&mut stores, sessions, load, &schedule);
-            prop_assert!(run(&mut stores, usize::MAX, load).is_some());
-            let [mut first, mut second] = stores;
-            for store in [&mut first, &mut second] {
-                store.received_twice = 0;
-                store.stored.retain(|_, count| *count > 0);
-                store.accounted.retain(|_, count| *count > 0);
-            }
-            prop_assert_eq!(first, second);
-        }
-
-        /// Whatever a peer says: no panic, effects in proportion, nothing accounted for before its end, nothing after the
-        /// session's end.
-        #[test]
-        fn a_hostile_peer_moves_nothing(frames in prop::collection::vec(hostile_frame(), 0..30), equal: bool) {
-            let store = build(&BTreeMap::from([(1, (5, 2)), (9, (3, 0))])).knowing(0..3);
-            let local = store.local();
-            let membership = if equal { local.membership_hash } else { [9; 32] };
-            let mut session = Session::new(DeviceId::new([9; 32]), local);
-            session.start(now(0));
-            let hello = Frame::Hello { group: GROUP, epoch: None, catalog: [7; 32], membership };
-            let (mut ended, mut over) = (false, false);
-            for frame in [hello].into_iter().chain(frames) {
-                ended |= matches!(frame, Frame::End { .. });
-                let mut inputs = VecDeque::from([Input::Frame(frame)]);
-                let mut effects = 0;
-                while let Some(input) = inputs.pop_front() {
-                    session.handle(now(1), input);
-                    while let Some(effect) = session.poll() {
-                        prop_assert!(!over, "nothing follows the end");
-                        effects += 1;
-                        match effect {
-                            Effect::LoadMembership(ids) => {
-                                let ops = ids.iter().map(|id| membership_op(&store.membership[id])).collect();
-                                inputs.push_back(Input::Membership(ops));
-                            }
-                            Effect::CommitMembership(_) => inputs.push_back(Input::MembershipCommitted),
-                            Effect::Load(gap, _) => {
-                                let batches = vec![batch(gap.author.device.as_bytes()[0], gap.from)];
-                                inputs.push_back(Input::Loaded { batches, next_seq: gap.from + 1 });
-                            }
-                            Effect::Commit(_) => inputs.push_back(Input::Committed),
-                            Effect::Account(_) => {
-                                prop_assert!(ended);
-                                inputs.push_back(Input::Accounted);
-                            }
-                            Effect::Finished(_) | Effect::Failed(_) => over = true,
-                            Effect::Send(_) | Effect::OwnLogAhead { .. } => {}
-                        }
-                    }
-                }
-                prop_assert!(effects <= 16, "{effects} effects of one frame");
-            }
-        }
-    }
-
-    fn hostile_frame() -> impl Strategy<Value = Frame> {
-        let count = || prop_oneof![0u64..8, Just(SEQ_MAX), Just(u64::MAX), any::<u64>()];
-        let authors = || (prop_oneof![0u8..3, Just(9u8)], prop_oneof![Just(0u32), Just(u32::MAX), 0u32..3]);
-        let author = |(device, incarnation)| Author { device: DeviceId::new([device; 32]), incarnation };
-        let vector = move || {
-            prop::collection::vec((authors(), count()), 0..5)
-                .prop_map(move |items| items.into_iter().map(|(name, count)| (author(name), count)).collect())
-        };
-        let held = prop::collection::vec((authors(), count(), count()), 0..4).prop_map(move |items| {
-            List::truncated(items.into_iter().map(|(name, from, until)| (author(name), from, until)))
-        });
-        let ops = || prop::collection::vec(0u64..6, 0..4);
-        prop_oneof![
-            Just(Frame::Ack),
-            (vector(), held).prop_map(|(vector, held)| Frame::Summary { vector, held }),
-            vector().prop_map(|vector| Frame::End { vector }),
-            (0u8..3, 0u64..8, 0usize..4).prop_map(|(author, seq, n)| Frame::Batches(List::truncated(vec![
-                batch(
-                    author, seq
-                );
-                n
-            ]))),
-            ops().prop_map(|ops| Frame::MembershipIds(List::truncated(ops.iter().map(|seq| membership_op(seq).id())))),
-            (ops(), any::<bool>()).prop_map(|(ops, last)| Frame::MembershipOps {
-                ops: List::truncated(ops.iter().map(membership_op)),
-                last
-            }),
-            Just(Frame::Hello { group: GROUP, epoch: None, catalog: [7; 32], membership: [0; 32] }),
-        ]
-    }
-
-    #[test]
-    fn equal_ends_say_hello_and_nothing_else() {
-        let mut stores = [(); 2].map(|()| build(&BTreeMap::from([(1, (5, 0))])).knowing(0..5));
-        let bytes = run(&mut stores, 2, 1).expect("two frames are enough");
-        assert!(bytes <= 200, "{bytes} bytes, about 100 from each");
-    }
-
-    /// One load gives more batches than a frame takes: the rest was dropped, the next frame left a gap, and a device that
-    /// had been away while another said much in small pieces never caught up in one session.
-    #[test]
-    fn many_small_batches() {
-        let mut stores = [build(&BTreeMap::from([(1, (3_000, 0))])), Store::default()];
-        assert!(run(&mut stores, usize::MAX, 3_000).is_some());
-        assert_eq!((stores[1].stored[&1], stores[1].accounted[&1]), (3_000, 3_000));
-        assert_eq!(stores[1].received_twice, 0);
-    }
-
-    #[test]
-    fn any_frame_can_be_encoded() {
-        let mut session = session_that_lacks(vec![]);
-        session.gaps = VecDeque::from([Gap { author: author(1), from: 0, until: 9 }]);
-        let large =
-            |_| SealedBatch { sealed: Bytes::new(vec![1; crate::log::BATCH_BYTES_MAX]).unwrap(), ..batch(1, 0) };
-        session.loaded((0..9).map(large).collect(), 9);
-        assert_eq!(session.frames.iter().map(Vec::len).sum::<usize>(), 9);
-        for frame in session.frames {
-            crate::codec::encode(&Frame::Batches(List::new(frame).unwrap())).unwrap();
-        }
-    }
-
-    /// A catalog that gives the same again and again would be asked for ever.
-    #[test]
-    fn a_log_that_was_cut_back_ends_its_gap() {
-        let stores = [build(&BTreeMap::from([(1, (9, 0))])), Store::default()];
-        let mut ends = [0, 1].map(|side| End::new(side, &stores[side]));
-        drain(&mut ends);
-        ends[0].hear();
-        ends[1].hear();
-        drain(&mut ends);
-        ends[0].hear();
-        drain(&mut ends);
-        assert!(matches!(ends[0].owed.pop_front(), Some(Effect::Load(..))));
-        ends[0].session.handle(now(1), Input::Loaded { batches: vec![batch(1, 0)], next_seq: 0 });
-        drain(&mut ends);
-        assert!(ends[0].owed.is_empty() && matches!(ends[1].wire.back(), Some(Frame::End { .. })));
-        while !ends[1].wire.is_empty() {
-            ends[1].hear();
-        }
-        assert_eq!(verdict(&mut ends[1].session), Some(Violation::Withheld));
-    }
-
-    /// A session of device 9, which has nothing, with a peer that has said that it has this much.
-    fn session_that_lacks(theirs: Vec<(Author, u64)>) -> Session {
-        let mut session = Session::new(DeviceId::new([9; 32]), Store::default().local());
-        session.start(now(0));
-        let hello = Frame::Hello { group: GROUP, epoch: None, catalog: [7; 32], membership: no_membership() };
-        session.handle(now(1), Input::Frame(hello));
-        let vector = theirs.into_iter().collect();
-        session.handle(now(1), Input::Frame(Frame::Summary { vector, held: List::default() }));
-        session
-    }
-
-    fn no_membership() -> [u8; 32] {
-        Store::default().local().membership_hash
-    }
-
-    fn verdict(session: &mut Session) -> Option<Violation> {
-        std::iter::from_fn(|| session.poll()).find_map(|effect| match effect {
-            Effect::Failed(violation) => Some(violation),
-            _ => None,
-        })
-    }
-
-    #[test]
-    fn breaches_end_the_session() {
-        let ends = |frames: Vec<Frame>| {
-            let mut session = Session::new(DeviceId::new([9; 32]), Store::default().local());
-            session.start(now(0));
-            frames.into_iter().for_each(|frame| session.handle(now(1), Input::Frame(frame)));
-            verdict(&mut session)
-        };
-        let hello = |group, catalog| Frame::Hello { group, epoch: None, catalog, membership: no_membership() };
-        let other = || hello(GROUP, [7; 32]);
-        let vector = |count| VersionVector::from_iter([(author(1), count)]);
-        let summary = |count| Frame::Summary { vector: vector(count), held: List::default() };
-        let held = |from, until| Frame::Summary {
-            vector: VersionVector::default(),
-            held: List::truncated([(author(1), from, until)]),
-        };
-        let batches = || Frame::Batches(List::truncated([batch(1, 0)]));
-        let end = |count| Frame::End { vector: vector(count) };
-        assert_eq!(ends(vec![Frame::Ack]), Some(Violation::OutOfTurn));
-        assert_eq!(ends(vec![hello(GroupId::new([2; 32]), [0; 32])]), Some(Violation::Group));
-        assert_eq!(ends(vec![other(), other()]), Some(Violation::OutOfTurn));
-        assert_eq!(ends(vec![other(), batches()]), Some(Violation::OutOfTurn));
-        assert_eq!(ends(vec![other(), summary(0), Frame::Ack]), Some(Violation::OutOfTurn));
-        assert_eq!(ends(vec![other(), summary(0), summary(0)]), Some(Violation::OutOfTurn));
-        assert_eq!(ends(vec![other(), summary(1), Frame::Batches(List::default())]), Some(Violation::OutOfTurn));
-        let flood = vec![other(), summary(9), batches(), batches(), batches(), batches()];
-        assert_eq!(ends(flood), Some(Violation::Window));
-        assert_eq!(ends(vec![other(), summary(1), batches(), batches()]), Some(Violation::Excess));
-        assert_eq!(ends(vec![other(), summary(0), batches()]), Some(Violation::Excess));
-        assert_eq!(ends(vec![other(), summary(1), end(1)]), Some(Violation::Withheld));
-        assert_eq!(ends(vec![other(), summary(1_001), batches(), end(1_001)]), Some(Violation::Withheld));
-        assert_eq!(ends(vec![other(), summary(SEQ_MAX), batches(), end(SEQ_MAX)]), Some(Violation::Withheld));
-        assert_eq!(ends(vec![other(), summary(u64::MAX)]), Some(Violation::Claim));
-        assert_eq!(ends(vec![other(), held(0, u64::MAX)]), Some(Violation::Claim));
-        assert_eq!(ends(vec![other(), held(2, 2)]), Some(Violation::Claim));
-        assert_eq!(ends(vec![other(), summary(1), batches(), end(2)]), Some(Violation::Claim));
-        assert_eq!(ends(vec![other(), summary(1), batches(), end(1), batches()]), Some(Violation::OutOfTurn));
-        assert_eq!(ends(vec![other(), summary(1), batches(), end(1), end(1)]), Some(Violation::OutOfTurn));
-    }
-
-    #[test]
-    fn breaches_about_membership_end_the_session() {
-        let ends = |frames: Vec<Frame>| {
-            let mut session = Session::new(DeviceId::new([9; 32]), Store::default().knowing(0..2).local());
-            session.start(now(0));
-            let hello = Frame::Hello { group: GROUP, epoch: None, catalog: [7; 32], membership: [7; 32] };
-            for frame in [hello].into_iter().chain(frames) {
-                session.handle(now(1), Input::Frame(frame));
-            }
-            verdict(&mut session)
-        };
-        let ids = |seqs: &[u64]| Frame::MembershipIds(List::truncated(seqs.iter().map(|seq| membership_op(seq).id())));
-        let ops =
-            |seqs: &[u64], last| Frame::MembershipOps { ops: List::truncated(seqs.iter().map(membership_op)), last };
-        let summary = || Frame::Summary { vector: VersionVector::default(), held: List::default() };
-        assert_eq!(ends(vec![ids(&[5]), ops(&[5], true)]), None);
-        assert_eq!(ends(vec![ops(&[5], true)]), Some(Violation::OutOfTurn));
-        assert_eq!(ends(vec![ids(&[5]), ids(&[5])]), Some(Violation::OutOfTurn));
-        assert_eq!(ends(vec![ids(&[5]), summary()]), Some(Violation::OutOfTurn));
-        assert_eq!(ends(vec![ids(&[5]), ops(&[], false)]), Some(Violation::OutOfTurn));
-        assert_eq!(ends(vec![ids(&[5]), ops(&[5], true), ops(&[5], true)]), Some(Violation::OutOfTurn));
-        assert_eq!(ends(vec![ids(&[5]), ops(&[6], true)]), Some(Violation::Excess));
-        assert_eq!(ends(vec![ids(&[0, 5]), ops(&[0, 5], true)]), Some(Violation::Excess));
-        assert_eq!(ends(vec![ids(&[5, 6]), ops(&[5, 5], false)]), Some(Violation::Excess));
-        assert_eq!(ends(vec![ids(&[5, 6]), ops(&[5], true)]), Some(Violation::Withheld));
-    }
-
-    /// A caller that commits later than it reads met a summary before its commit was answered, and broke the session off.
-    #[test]
-    fn a_summary_may_come_before_a_commit_is_answered() {
-        let mut stores = [Store::default().knowing(0..2), Store::default().knowing(2..4)];
-        let mut ends = [0, 1].map(|side| End::new(side, &stores[side]));
-        for _ in 0..20 {
-            drain(&mut ends);
-            ends[0].settle(&mut stores[0], 1);
-            if !matches!(ends[1].owed.front(), Some(Effect::CommitMembership(_))) {
-                ends[1].settle(&mut stores[1], 1);
-            }
-            drain(&mut ends);
-            ends[0].hear();
-            ends[1].hear();
-        }
-        assert!(ends[1].session.summary_early.is_some(), "it came early");
-        while !ends.iter().all(|end| end.session.is_over()) {
-            for end in 0..2 {
-                ends[end].settle(&mut stores[end], 1);
-                drain(&mut ends);
-                ends[end].hear();
-                drain(&mut ends);
-            }
-        }
-        assert_eq!(stores[0].membership, stores[1].membership);
-    }
-
-    #[test]
-    fn silence_ends_the_session() {
-        let mut session = Session::new(DeviceId::new([9; 32]), Store::default().local());
-        session.start(now(0));
-        let wakeup = session.next_wakeup().unwrap();
-        session.handle(now(wakeup - 1), Input::Tick);
-        assert!(!session.is_over());
-        session.handle(now(wakeup), Input::Tick);
-        assert_eq!(verdict(&mut session), Some(Violation::Silent));
-    }
-
-    /// A peer that says a little now and then, and never ends.
-    #[test]
-    fn no_session_is_endless() {
-        let mut session = session_that_lacks(vec![(author(1), SEQ_MAX)]);
-        let mut at = 1;
-        while !session.is_over() {
-            at += STALL_NS / 2;
-            session.handle(now(at), Input::Frame(Frame::Batches(List::truncated([batch(1, 0)]))));
-            session.handle(now(at), Input::Committed);
-            assert!(at <= SESSION_NS_MAX + STALL_NS);
-            if let Some(wakeup) = session.next_wakeup() {
-                assert!(wakeup <= SESSION_NS_MAX);
-            }
-        }
-        assert_eq!(verdict(&mut session), Some(Violation::TooLong));
-    }
-
-    /// A later version's hints are skipped, but they are no sign of life, and do not go on for ever.
-    #[test]
-    fn frames_of_unknown_kinds_are_skipped() {
-        let mut session = session_that_lacks(vec![(author(1), 1)]);
-        for _ in 0..UNKNOWN_MAX {
-            session.handle(now(STALL_NS / 2), Input::UnknownFrame);
-        }
-        assert!(!session.is_over());
-        session.handle(now(STALL_NS / 2), Input::UnknownFrame);
-        assert_eq!(verdict(&mut session), Some(Violation::Excess));
-        let mut session = session_that_lacks(vec![(author(1), 1)]);
-        session.handle(now(STALL_NS + 1), Input::UnknownFrame);
-        assert_eq!(verdict(&mut session), Some(Violation::Silent));
-    }
-
-    fn own_log_ahead(session: &mut Session) -> Vec<(Author, u64)> {
-        std::iter::from_fn(|| session.poll())
-            .filter_map(|effect| match effect {
-                Effect::OwnLogAhead { author, count } => Some((author, count)),
-                _ => None,
-            })
-            .collect()
-    }
-
-    #[test]
-    fn a_restored_backup_is_told_that_its_log_goes_on_elsewhere() {
-        let mut session = session_that_lacks(vec![(author(9), 5)]);
-        assert_eq!(own_log_ahead(&mut session), [(author(9), 5)]);
-    }
-
-    /// What a session knows of the own log is as old as the session. Gossip was quicker, the peer named an operation that
-    /// had been said meanwhile, and a healthy device began a new incarnation. The number goes out, so that the caller can
-    /// compare it with the log as it is.
-    #[test]
-    fn a_late_summary_is_no_backup() {
-        let mut session = Session::new(author(9).device, Store::default().local());
-        session.start(now(0));
-        let hello = Frame::Hello { group: GROUP, epoch: None, catalog: [7; 32], membership: no_membership() };
-        session.handle(now(1), Input::Frame(hello));
-        let said_meanwhile = List::truncated([(author(9), 0, 1)]);
-        let summary = Frame::Summary { vector: VersionVector::default(), held: said_meanwhile };
-        session.handle(now(1), Input::Frame(summary));
-        let present = build(&BTreeMap::from([(9, (1, 0))]));
-        let ahead = own_log_ahead(&mut session);
-        assert_eq!(ahead, [(author(9), 1)]);
-        assert!(ahead.iter().all(|(_, count)| *count <= Store::get(&present.stored, 9)), "the caller sees no backup");
-    }
-
-    /// One word of a peer must not use up a device's incarnations, nor begin many.
-    #[test]
-    fn invented_incarnations_are_refused() {
-        let life = |incarnation| Author { incarnation, ..author(9) };
-        let mut session = session_that_lacks((0..1_000).map(|number| (life(number), 1)).collect());
-        assert_eq!(own_log_ahead(&mut session), [(life(999), 1)], "the highest stands for all");
-        for incarnation in [INCARNATIONS_MISSED_MAX + 1, u32::MAX] {
-            let mut session = session_that_lacks(vec![(life(incarnation), 1)]);
-            assert_eq!(verdict(&mut session), Some(Violation::Claim));
-        }
-    }
-}
+mod tests;

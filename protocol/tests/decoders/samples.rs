@@ -4,20 +4,21 @@ use ed25519_dalek::SigningKey;
 use larder_protocol::{
     bounded::{Bytes, List, Text},
     codec::{Wire, encode},
-    id::{ChunkId, ContentId, DeviceId, EpochId, GroupId, LocationId, PlainChunkId, WantId},
+    id::{ChunkId, ContentId, DeviceId, EpochId, FolderId, GroupId, LocationId, PlainChunkId, WantId},
     log::{Author, Batch, Op, SealedBatch, SignedBatch, VersionVector, genesis_hash},
     membership::{
         Admit, Create, Enrolment, MembershipOp, Recover, Remove, Role, Rotate, RotateRandomness, SealedName, SetRole,
         SignedOp, WrappedSecret, WrappingKey,
     },
     pairing::{Code, CodeInvite, Invite, InviteKey, InviteState, Message, Refusal, Ticket, WordsMessage},
-    path::RelPath,
+    path::{NfcPath, RelPath},
     record::{
-        Alias, Device, Entry, EntryValue, File, GoneReason, Location, LocationState, Profile, Purpose, Replica,
-        ReplicaState, Storage, StorageState, Suspicion, SuspicionReason, Want, WantOutcome, WantResult,
+        Alias, AuditHead, Context, Device, Entry, EntryValue, File, FolderEntry, FolderFile, FolderValue, GoneReason,
+        Location, LocationState, Profile, Purpose, Replica, ReplicaState, Storage, StorageState, Suspicion,
+        SuspicionReason, Want, WantOutcome, WantResult,
     },
     seal::{KeyBundle, Manifest, ManifestChunk, SnapshotEntry, SnapshotPage},
-    sync::{Frame, Gossip},
+    sync::{Frame, Gossip, Locator},
     time::{Hlc, Timestamp},
 };
 
@@ -242,6 +243,7 @@ pub fn of(name: &str) -> Vec<Vec<u8>> {
             WantOutcome { id: WantId::new([27; 16]), result: WantResult::Done },
             WantOutcome { id: WantId::new([27; 16]), result: WantResult::Failed(text("no room")) },
         ]),
+        "AuditHead" => all(&[AuditHead { lines: 7, head: [33; 32] }]),
         "Alias" => all(&[Alias { content: CONTENT, sha256: [32; 32] }]),
         "KeyBundle" => all(&[KeyBundle::new(GROUP, [(EPOCH, wrapped()), (EPOCH, wrapped())])]),
         "Manifest" => all(&[Manifest { size: 0, chunks: List::default(), ..manifest() }, manifest()]),
@@ -252,10 +254,18 @@ pub fn of(name: &str) -> Vec<Vec<u8>> {
             Frame::Hello { group: GROUP, epoch: Some(EPOCH), catalog: [30; 32], membership: [31; 32] },
             Frame::MembershipIds(List::truncated([signed_op(2).id()])),
             Frame::MembershipOps { ops: List::truncated([signed_op(2), signed_op(60_000)]), last: true },
-            Frame::Summary { vector: vector(), held: List::truncated([(author(2), 0, 5)]) },
+            Frame::Summary {
+                vector: vector(),
+                held: List::truncated([(author(2), 0, 5)]),
+                tips: List::truncated([(author(0), [32; 32])]),
+            },
             Frame::Batches(List::truncated([sealed(&batch(5, b"one")), sealed(&batch(60_000, b"two"))])),
             Frame::Ack,
             Frame::End { vector: vector() },
+            Frame::Diverged(List::truncated([Locator {
+                author: author(0),
+                points: List::truncated([(3, [33; 32]), (1, [34; 32])]),
+            }])),
         ]),
         "Remove" => all(&[remove()]),
         "SetRole" => all(&[SetRole { device: device(), role: Role::Vault, cuts: List::default() }]),
@@ -273,6 +283,22 @@ pub fn of(name: &str) -> Vec<Vec<u8>> {
             WordsMessage::Refuse(Refusal::Wrong),
         ]),
         "CodeInvite" => all(&[CodeInvite::open(&Code::new(37, [1; 6]), Role::Writer, SEEN, SEEN.plus_millis(1000))]),
+        "FolderEntry" => all(&[
+            FolderEntry {
+                folder: FolderId::new([38; 16]),
+                path: NfcPath::of(&path("2024/été/beach.jpg")).expect("a short path"),
+                value: FolderValue::File(FolderFile { content: CONTENT, size: 7, modified: SEEN }),
+                context: Context::new(vec![(author(0), 3), (author(1), 70_000)]).expect("sorted"),
+                moved_from: Some(path("beach.jpg")),
+            },
+            FolderEntry {
+                folder: FolderId::new([38; 16]),
+                path: NfcPath::of(&path("beach.jpg")).expect("a short path"),
+                value: FolderValue::Deleted,
+                context: Context::default(),
+                moved_from: None,
+            },
+        ]),
         "Gossip" => all(&[Gossip::of(author(0), 0, 1, &sealed(&batch(5, b"one"))), head]),
         _ => Vec::new(),
     }

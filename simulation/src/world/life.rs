@@ -63,19 +63,27 @@ impl World {
 
     /// Learns what the machine's own log has that was not acknowledged, and how far a restored one goes.
     fn learn_own(&mut self, number: usize, catalog: &Catalog) -> Result<(), Trouble> {
-        let view = View::of(catalog, &self.truth, self.machines[number].roles)?;
+        let view = View::of(catalog, self.machines[number].roles)?;
         let read = catalog.read()?;
         let device = self.machines[number].device();
-        let mut last = None;
+        let own = read.own()?.0;
+        let restored = self.machines[number].view.is_none();
+        if restored || own.incarnation != self.machines[number].acknowledged.0.incarnation {
+            let machine = &mut self.machines[number];
+            if !restored {
+                // A change of incarnation was finished at this start: what nobody was told is said there now.
+                (machine.old_database, machine.told) = (None, None);
+                machine.unsaid.clear();
+            }
+            machine.acknowledged = (own, view.stored(&own));
+            self.outcome.incarnations += u64::from(!restored);
+        }
         for author in view.authors().filter(|author| author.device == device) {
             for sealed in oracle::log_of(&read, author, view.stored(author))? {
                 self.learn(number, &sealed)?;
             }
-            last = last.max(Some((*author, view.stored(author))));
         }
-        if self.machines[number].view.is_none() {
-            let fresh = (Author { device, incarnation: 0 }, 0);
-            self.machines[number].acknowledged = last.unwrap_or(fresh);
+        if restored {
             self.machines[number].view = Some(view);
             self.lose_what_nobody_has();
         }
@@ -86,7 +94,11 @@ impl World {
     fn lose_what_nobody_has(&mut self) {
         let honest: Vec<&View> = self.honest().filter_map(|it| self.machines[it].view.as_ref()).collect();
         let hostile: Vec<_> = self.machines.iter().filter_map(|machine| machine.hostile.as_ref()).collect();
-        let kept = |author: &Author, next: u64| honest.iter().any(|view| view.stored(author) >= next);
+        let truth = &self.truth;
+        let kept = |author: &Author, next: u64| {
+            let has = |view: &&View| view.authors().any(|it| truth.signer(it) == *author && view.stored(it) >= next);
+            honest.iter().any(has)
+        };
         let mut secret = Vec::new();
         for author in honest.iter().flat_map(|view| view.authors()).copied().collect::<std::collections::BTreeSet<_>>()
         {
@@ -96,7 +108,9 @@ impl World {
                 secret.push(author);
             }
         }
-        let lost = self.truth.lose(kept);
+        let kept: std::collections::BTreeSet<(Author, u64)> =
+            truth.places().filter(|(author, next)| kept(author, *next)).collect();
+        let lost = self.truth.lose(|author, next| kept.contains(&(*author, next)));
         self.intents.lose(&lost);
         secret.into_iter().for_each(|author| self.truth.give_up(author));
     }
@@ -276,7 +290,9 @@ impl World {
         let original = &self.machines[number];
         let mut copy = Machine::new(original.identity.signing.to_bytes());
         (copy.disk, copy.clock, copy.roles) = (Disk::of(&original.disk.image()), original.clock, original.roles);
-        (copy.vouched, copy.provisional, copy.copy_of) = (original.vouched.clone(), true, Some(number));
+        // A disk that was copied asks before it speaks; a machine that was copied as it ran has asked already.
+        let provisional = self.rng.chance(500);
+        (copy.vouched, copy.provisional, copy.copy_of) = (original.vouched.clone(), provisional, Some(number));
         (copy.has_database, copy.wall_max) = (true, original.wall_max);
         self.machines.push(copy);
         self.links.add(true, self.scenario.faults, &mut self.rng);

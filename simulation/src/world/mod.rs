@@ -300,16 +300,16 @@ impl World {
     /// Looks at a machine after something changed there, and at what must hold.
     fn look(&mut self, number: usize) -> Result<(), Broken> {
         let Some(catalog) = self.machines[number].catalog() else { return Ok(()) };
-        let view = match View::of(&catalog, &self.truth, self.machines[number].roles) {
+        let view = match View::of(&catalog, self.machines[number].roles) {
             Ok(view) => view,
             Err(Trouble::Broken(broken)) => return Err(broken),
             Err(Trouble::Catalog(error)) => return self.suffer(number, &error),
         };
         let machine = &self.machines[number];
         let (own, count) = machine.acknowledged;
-        oracle::nothing_acknowledged_is_lost(number, &view, &own, count)?;
+        oracle::nothing_acknowledged_is_lost(number, &view, &self.truth, &own, count)?;
         oracle::nothing_is_invented(number, &view, &self.truth)?;
-        oracle::only_sessions_account(number, &view, &own.device, &machine.vouched)?;
+        oracle::only_sessions_account(number, &view, &self.truth, &own.device, &machine.vouched)?;
         oracle::the_future_waits(number, &view, &own.device, &self.truth, machine.wall_max)?;
         for other in 0..self.machines.len() {
             let machine = &self.machines[other];
@@ -344,7 +344,7 @@ impl World {
         let machine = &self.machines[number];
         let (Some(catalog), true) = (machine.catalog(), machine.is_honest()) else { return Ok(()) };
         let roles = machine.known_roles(&self.roles);
-        let result = View::of(&catalog, &self.truth, machine.roles)
+        let result = View::of(&catalog, machine.roles)
             .and_then(|view| oracle::rows_follow_from_logs(number, &catalog, &view, &self.truth, &roles, &self.places));
         match result {
             Ok(()) => Ok(()),
@@ -353,7 +353,7 @@ impl World {
         }
     }
 
-    /// Whether all honest machines have the same of every log that has one history, and nothing is only held.
+    /// Whether all honest machines have the same of every log, all histories of it, and nothing is only held.
     fn agree(&self) -> bool {
         let mut first = None;
         for machine in self.honest() {
@@ -376,7 +376,7 @@ impl World {
             self.honest().filter_map(|it| self.machines[it].view.as_ref()).flat_map(View::authors).collect();
         authors.sort_unstable();
         authors.dedup();
-        for author in authors.into_iter().filter(|author| !self.truth.is_forked(author)) {
+        for author in authors {
             let has = |machine: usize| match &self.machines[machine].view {
                 Some(view) => {
                     let (vector, stored) = (view.summary.vector.get(author), view.stored(author));
@@ -411,13 +411,11 @@ impl World {
             let digest = self.machines[number].view.as_ref().map(|view| view.digest.to_bytes()).unwrap_or_default();
             self.note("judged", number, &digest);
         }
-        if self.truth.forks() == 0 {
-            let mut digests: Vec<_> =
-                self.honest().filter_map(|it| self.machines[it].view.as_ref()).map(|view| view.digest).collect();
-            digests.dedup();
-            if digests.len() > 1 {
-                return Err(Broken("all agree about the logs, and their digests differ".to_owned()));
-            }
+        let mut digests: Vec<_> =
+            self.honest().filter_map(|it| self.machines[it].view.as_ref()).map(|view| view.digest).collect();
+        digests.dedup();
+        if digests.len() > 1 {
+            return Err(Broken("all agree about the logs, and their digests differ".to_owned()));
         }
         Ok(())
     }

@@ -1,12 +1,7 @@
 //! What machines say to each other: gossip, and sessions on streams.
 
 use super::{Event, SECOND, TICK_NS, World, broken};
-use crate::{
-    faults::{Fault, Faults},
-    hostile,
-    oracle::Broken,
-    truth,
-};
+use crate::{faults::Fault, hostile, oracle::Broken, truth};
 use larder_node::catalog::{Applied, Catalog, ReceiveError};
 use larder_protocol::{
     codec,
@@ -37,12 +32,6 @@ pub(super) struct Stream {
 impl World {
     pub(super) fn streams_of(&self, number: usize) -> impl Iterator<Item = u64> {
         self.streams.iter().filter(move |(_, stream)| stream.machines.contains(&number)).map(|(number, _)| *number)
-    }
-
-    /// What hostile members do; they do not heal. False claims about other devices' logs end with the other faults:
-    /// each makes a device begin a new incarnation, and while that goes on no two moments are equal.
-    fn hostile_faults(&self) -> Faults {
-        if self.healing { self.scenario.faults.without(Fault::FalseClaim) } else { self.scenario.faults }
     }
 
     /// A round of anti-entropy.
@@ -83,7 +72,7 @@ impl World {
         let most = |machine: usize| {
             let view = self.machines[machine].view.as_ref()?;
             let own = view.authors().filter(|author| author.device == device);
-            own.map(|author| (author.incarnation, view.stored(author))).max()
+            own.map(|author| (self.truth.signer(author).incarnation, view.stored(author))).max()
         };
         let others: Vec<_> =
             self.honest().filter(|it| self.machines[*it].device() != device).map(|it| (it, most(it))).collect();
@@ -92,30 +81,6 @@ impl World {
             return BTreeSet::new();
         }
         others.into_iter().filter(|(_, most)| *most == best).map(|(it, _)| it).collect()
-    }
-
-    /// Whether a restored device may say so much before it has asked. Peers compare counts: who says as much as was
-    /// lost, or more, before asking, is not told that its log went on, and forks. No run demands that this heals.
-    pub(super) fn may_say(&self, number: usize, count: u64) -> bool {
-        let device = self.machines[number].device();
-        let best = self.knows_most(number).into_iter().next();
-        best.and_then(|best| self.machines[best].view.as_ref()).is_none_or(|view| {
-            let (own, _) = self.machines[number].acknowledged;
-            let later = view.authors().any(|author| author.device == device && author.incarnation > own.incarnation);
-            later || count < view.stored(&own)
-        })
-    }
-
-    /// A restored device first asks the one who knows most of its log. Whoever asks another one first, and has said
-    /// other things meanwhile, forks; that is the fault `clone`.
-    fn may_meet(&self, a: usize, b: usize) -> bool {
-        let fits = |one: usize, other: usize| {
-            !self.machines[one].provisional || {
-                let best = self.knows_most(one);
-                best.is_empty() || best.contains(&other)
-            }
-        };
-        fits(a, b) && fits(b, a)
     }
 
     pub(super) fn split(&mut self, one_way: bool) -> Result<(), Broken> {
@@ -195,7 +160,13 @@ impl World {
         self.note("gossip", number, bytes);
         match (decision, news) {
             (Decision::Hold, Gossip::Batch { batch, .. }) => {
-                match self.hold(number, &catalog, vec![batch], now.wall) {
+                let held = self.hold(number, &catalog, vec![batch], now.wall);
+                self.notice_incarnation(number, &catalog)?;
+                if self.machines[number].running.is_none() {
+                    return Ok(());
+                }
+                match held {
+                    Ok(applied) if applied.unplaced > 0 || applied.begun.is_some() => self.connect(number, from)?,
                     Ok(_) => self.pass_on(number, bytes),
                     Err(ReceiveError::Catalog(error)) => return self.suffer(number, &error),
                     Err(ReceiveError::Batch(_)) => {}
@@ -237,6 +208,9 @@ impl World {
         self.outcome.duplicates += applied.duplicates as u64;
         self.outcome.alarms += applied.forks.len() as u64;
         if let Some(author) = foreign
+            && applied.unplaced == 0
+            // Its own history, which nobody had been told of: moved out of the way.
+            && applied.begun.is_none()
             && !applied.forks.iter().any(|fork| fork.author == author)
         {
             self.machines[number].unnoticed = Some(author);
@@ -262,7 +236,7 @@ impl World {
 
     pub(super) fn connect(&mut self, a: usize, b: usize) -> Result<(), Broken> {
         let same = self.machines[a].device() == self.machines[b].device();
-        if same || !self.running(a) || !self.running(b) || !self.may_meet(a, b) {
+        if same || !self.running(a) || !self.running(b) {
             return Ok(());
         }
         if self.machines[a].hostile.is_some() && self.machines[b].hostile.is_some() {
@@ -314,28 +288,35 @@ impl World {
     /// One end of a session, and what it has of its own log.
     #[allow(clippy::type_complexity)]
     fn session(&mut self, number: usize, peer: usize) -> Result<Option<(Session, Option<(Author, u64)>)>, Broken> {
-        let (device, faults) = (self.machines[number].device(), self.hostile_faults());
+        let faults = self.scenario.faults;
         let other = self.machines[peer].device();
         if let Some(hostile) = &self.machines[number].hostile {
             let local = hostile.local(peer, other, faults, &mut self.rng, &mut self.outcome.fired);
-            return Ok(Some((Session::new(device, local), None)));
+            return Ok(Some((Session::new(local), None)));
         }
         let Some(catalog) = self.machines[number].catalog() else { return Ok(None) };
-        let summary = match catalog.read().and_then(|read| read.summary()) {
-            Ok(summary) => summary,
+        // What was said before anybody was asked is not told.
+        let provisional = self.machines[number].provisional;
+        let look = || {
+            let read = catalog.read()?;
+            let summary = if provisional { read.summary_shared() } else { read.summary() };
+            Ok::<_, larder_node::catalog::CatalogError>((summary?, read.own()?.0))
+        };
+        let (summary, own) = match look() {
+            Ok(found) => found,
             Err(error) => return self.suffer(number, &error).map(|()| None),
         };
-        let own = summary.vector.iter().filter(|(author, _)| author.device == device).last();
-        let own = own.map(|(author, count)| (*author, *count));
+        let own = Some((own, summary.vector.get(&own)));
         let local = Local {
             group: truth::GROUP,
             epoch: Some(truth::EPOCH),
             vector: summary.vector,
+            tips: summary.tips,
             held: summary.held.into_iter().map(|(author, held)| (author, (held.start, held.end))).collect(),
             membership: BTreeSet::new(),
             membership_hash: [0; 32],
         };
-        Ok(Some((Session::new(device, local), own)))
+        Ok(Some((Session::new(local), own)))
     }
 
     pub(super) fn frame(&mut self, number: u64, to: usize, bytes: &[u8]) -> Result<(), Broken> {
@@ -414,7 +395,7 @@ impl World {
 
     /// What a hostile member does with what its session wants.
     fn mislead(&mut self, number: u64, side: usize, effect: Effect) -> Result<Option<Input>, Broken> {
-        let faults = self.hostile_faults();
+        let faults = self.scenario.faults;
         let Some(stream) = self.streams.get_mut(&number) else { return Ok(None) };
         let (machine, peer) = (stream.machines[side], stream.machines[1 - side]);
         if faults.has(Fault::Stall) && self.rng.chance(15) {
@@ -443,13 +424,20 @@ impl World {
             Effect::Account(_) => Some(Input::Accounted),
             Effect::LoadMembership(_) => Some(Input::Membership(Vec::new())),
             Effect::CommitMembership(_) => Some(Input::MembershipCommitted),
-            Effect::OwnLogAhead { .. } | Effect::Finished(_) | Effect::Failed(_) => None,
+            Effect::Compare(_) => Some(Input::Compared(Vec::new())),
+            Effect::Locate(locators) => Some(Input::Located(
+                locators
+                    .iter()
+                    .map(|it| Gap { author: it.author, from: 0, until: hostile.count(&it.author).max(1) })
+                    .collect(),
+            )),
+            Effect::Finished(_) | Effect::Failed(_) => None,
         })
     }
 
     /// What a hostile member does by itself.
     pub(super) fn mischief(&mut self, number: usize) -> Result<(), Broken> {
-        let (faults, wall) = (self.hostile_faults(), self.true_wall());
+        let (faults, wall) = (self.scenario.faults, self.true_wall());
         let Some(mut hostile) = self.machines[number].hostile.take() else { return Ok(()) };
         let said = hostile.say(faults, &mut self.rng, &mut self.outcome.fired, wall);
         let mut news: Vec<(Gossip, usize)> = Vec::new();
@@ -492,14 +480,36 @@ impl World {
                 .read()
                 .and_then(|read| read.load(&gap, bytes_max.min(FRAME_BYTES)))
                 .map(|(batches, next_seq)| Some(Input::Loaded { batches, next_seq })),
-            Effect::Commit(batches) => match self.hold(machine, &catalog, batches, now.wall) {
-                Ok(_) => Ok(Some(Input::Committed)),
-                Err(ReceiveError::Catalog(error)) => Err(error),
-                Err(error) => {
-                    self.fail(number, peer, &error.to_string())?;
+            Effect::Compare(logs) => catalog.read().and_then(|read| {
+                let differ = logs.iter().filter_map(|(log, count, tip)| read.diverged(log, *count, tip).transpose());
+                Ok(Some(Input::Compared(differ.collect::<Result<_, _>>()?)))
+            }),
+            Effect::Locate(locators) => catalog.read().and_then(|read| {
+                let gaps = locators.iter().filter_map(|locator| read.locate(locator).transpose());
+                Ok(Some(Input::Located(gaps.collect::<Result<_, _>>()?)))
+            }),
+            Effect::Commit(batches) => {
+                let held = self.hold(machine, &catalog, batches, now.wall);
+                self.notice_incarnation(machine, &catalog)?;
+                if self.machines[machine].running.is_none() {
                     return Ok(None);
                 }
-            },
+                match held {
+                    Ok(applied) => {
+                        if applied.begun.is_some()
+                            && let Some(stream) = self.streams.get_mut(&number)
+                        {
+                            stream.own[side] = None;
+                        }
+                        Ok(Some(Input::Committed))
+                    }
+                    Err(ReceiveError::Catalog(error)) => Err(error),
+                    Err(error) => {
+                        self.fail(number, peer, &error.to_string())?;
+                        return Ok(None);
+                    }
+                }
+            }
             Effect::Account(counts) => {
                 self.touched.push(machine);
                 let Some(vouched) = ended else {
@@ -510,13 +520,6 @@ impl World {
             }
             Effect::LoadMembership(_) => Ok(Some(Input::Membership(Vec::new()))),
             Effect::CommitMembership(_) => Ok(Some(Input::MembershipCommitted)),
-            Effect::OwnLogAhead { author, count } => {
-                if let Some(stream) = self.streams.get_mut(&number) {
-                    stream.own[side] = None;
-                }
-                self.begin_incarnation(machine, &catalog, author, count, now.wall)?;
-                return Ok(None);
-            }
             Effect::Finished(_) => {
                 self.outcome.sessions += 1;
                 let own = self.streams.get(&number).and_then(|stream| stream.own[side]);
@@ -573,33 +576,37 @@ impl World {
             own.map(|(author, count)| (*author, *count))
         });
         self.machines[number].told = self.machines[number].told.max(told);
-        self.settle(number, false)
+        // Who asks somebody else first may go on in a log that others know; that is a fork then, and heals as one.
+        let best = self.knows_most(number);
+        let asked = best.is_empty() || best.contains(&peer);
+        self.settle(number, false, asked)
     }
 
-    /// Others know more of a machine's log than it does.
-    fn begin_incarnation(
-        &mut self,
-        number: usize,
-        catalog: &Catalog,
-        author: Author,
-        count: u64,
-        wall: larder_protocol::time::Timestamp,
-    ) -> Result<(), Broken> {
-        self.touched.push(number);
-        match catalog.own_log_is_ahead(author, count, wall) {
-            Ok(Some(begun)) => {
-                self.outcome.incarnations += 1;
-                self.machines[number].old_database = None;
-                self.machines[number].told = None;
-                self.settle(number, true)?;
-                self.acknowledge(number, &begun)?;
-                if self.machines[number].disk.is_dead() {
-                    return self.lose_power(number);
-                }
-                self.publish(number)
-            }
-            Ok(None) => self.dies(number),
-            Err(error) => self.suffer(number, &error),
+    /// Whether a machine goes on under a new incarnation, because it was shown that its log went on elsewhere.
+    fn notice_incarnation(&mut self, number: usize, catalog: &Catalog) -> Result<(), Broken> {
+        let look = || {
+            let read = catalog.read()?;
+            let (own, summary) = (read.own()?.0, read.summary()?);
+            let count = summary.vector.get(&own);
+            Ok::<_, larder_node::catalog::CatalogError>((own, count, crate::oracle::log_of(&read, &own, count)?))
+        };
+        let (own, count, log) = match look() {
+            Ok(found) => found,
+            Err(error) => return self.suffer(number, &error),
+        };
+        if own.incarnation == self.machines[number].acknowledged.0.incarnation {
+            return Ok(());
         }
+        self.note("incarnation", number, &own.incarnation.to_le_bytes());
+        self.outcome.incarnations += 1;
+        self.machines[number].old_database = None;
+        self.machines[number].told = None;
+        self.settle(number, true, true)?;
+        log.iter().try_for_each(|batch| self.learn(number, batch))?;
+        self.machines[number].acknowledged = (own, count);
+        if self.machines[number].disk.is_dead() {
+            return self.lose_power(number);
+        }
+        self.publish(number)
     }
 }

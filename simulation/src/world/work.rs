@@ -18,9 +18,6 @@ impl World {
         let (own, count) = self.machines[number].acknowledged;
         // The log may already be longer than was acknowledged, by what was under way when the power went.
         let stored = self.machines[number].view.as_ref().map_or(0, |view| view.stored(&own)).max(count);
-        if self.machines[number].provisional && !self.may_say(number, stored + records.len() as u64) {
-            return Ok(false);
-        }
         self.truth.attempt(own, stored + records.len() as u64);
         match catalog.append(records.clone(), Vec::new(), now.wall) {
             Ok(appended) => {
@@ -78,8 +75,9 @@ impl World {
         self.truth.learn(batch, wall).map(|_| ())
     }
 
-    /// A restored machine has asked the group: what it said meanwhile is said now, unless it was moved elsewhere.
-    pub(super) fn settle(&mut self, number: usize, moved: bool) -> Result<(), Broken> {
+    /// A restored machine has asked the group: what it said meanwhile is said now, unless it was moved elsewhere. When it
+    /// has asked who knows most of its log, nothing of that is in a log that others know otherwise.
+    pub(super) fn settle(&mut self, number: usize, moved: bool, asked: bool) -> Result<(), Broken> {
         self.machines[number].provisional = false;
         let (unsaid, wall) = (std::mem::take(&mut self.machines[number].unsaid), self.true_wall());
         let device = self.machines[number].device();
@@ -88,7 +86,7 @@ impl World {
         for batch in unsaid.iter().filter(|_| !moved) {
             self.truth.learn(batch, wall)?;
         }
-        if !copied && !known && self.truth.is_device_forked(&device) {
+        if asked && !copied && !known && self.truth.is_device_forked(&device) {
             return Err(Broken(format!(
                 "node {number} was restored, has asked, and goes on in a log that others know"
             )));

@@ -5,11 +5,13 @@
 //! announced the location with at least that mount epoch; an author's operations are merged in the order of its log,
 //! so every device comes to the same verdict.
 
+mod folders;
 mod keys;
 mod numbers;
 mod places;
 mod totals;
 
+pub(in crate::catalog) use folders::{FolderRow, folder_entry_key};
 pub(in crate::catalog) use keys::{
     alias_key, content_prefix, copy_key, decode_folder, folder_key, hash_prefix, index_key, is_known, join,
     name_prefix, ordinal_of, place_key,
@@ -18,19 +20,20 @@ pub(in crate::catalog) use totals::{Changes, LocationTotals, Stated, Totals};
 
 use super::{
     CatalogError, Permits,
+    authors::Authors,
     blocks::{BlockCache, ContentRow, ScanRow},
     digest::statement,
     rows::{self, AuthorRow, EntryRow, Reader, RowStamp, Writer},
     tables::{
-        ALIAS_CONTENTS, ALIASES, ANNOUNCED, CONTENT_ORDINALS, CONTENTS, DEVICES, ENTRIES, FOLDER_NUMBERS, FOLDERS,
-        LOCATION_NUMBERS, LOCATION_STATES, LOCATION_TOTALS, LOCATIONS, META, NAMES, OUTCOMES, PENDING, PLACES,
-        PROFILES, REFUSED, REPLICAS, SCANS, SUSPICIONS, WANTS,
+        ALIAS_CONTENTS, ALIASES, ANNOUNCED, AUDIT_HEADS, CONTENT_ORDINALS, CONTENTS, DEVICES, ENTRIES, FOLDER_ENTRIES,
+        FOLDER_NUMBERS, FOLDERS, LOCATION_NUMBERS, LOCATION_STATES, LOCATION_TOTALS, LOCATIONS, META, NAMES, OUTCOMES,
+        PENDING, PLACES, PROFILES, REFUSED, REPLICAS, SCANS, SUSPICIONS, WANTS,
     },
 };
 use keys::pending_key;
 use larder_protocol::{
     codec,
-    id::{ContentId, LocationId},
+    id::{ContentId, DeviceId, LocationId},
     log::{Author, Batch},
     planted::{Plant, is_planted},
     record::{Record, Replica, Stamp, WantResult},
@@ -48,6 +51,10 @@ type RowTable<'t> = Table<'t, &'static [u8], &'static [u8]>;
 pub(in crate::catalog) struct Merge<'t> {
     permits: &'t dyn Permits,
     authors: Vec<Author>,
+    /// Of a split history, the log that it goes on from.
+    parents: HashMap<u32, u32>,
+    /// Devices with more histories than are followed: nothing of theirs counts.
+    quarantined: HashSet<DeviceId>,
     pub(in crate::catalog) totals: Totals,
     pub(in crate::catalog) changes: Changes,
 
@@ -68,12 +75,14 @@ pub(in crate::catalog) struct Merge<'t> {
     aliases: RowTable<'t>,
     alias_contents: Table<'t, &'static [u8; 12], ()>,
     devices: RowTable<'t>,
+    audit_heads: RowTable<'t>,
     locations: RowTable<'t>,
     location_states: RowTable<'t>,
     profiles: RowTable<'t>,
     wants: RowTable<'t>,
     outcomes: RowTable<'t>,
     pending: Table<'t, &'static [u8; 32], ()>,
+    folder_entries: RowTable<'t>,
     scans: Table<'t, u32, &'static [u8]>,
 
     entry_rows: BlockCache<EntryRow>,
@@ -108,7 +117,7 @@ impl<'t> Merge<'t> {
     pub(in crate::catalog) fn begin(
         txn: &'t WriteTransaction,
         permits: &'t dyn Permits,
-        authors: Vec<Author>,
+        authors: &Authors,
     ) -> Result<Self, CatalogError> {
         let meta = txn.open_table(META)?;
         let totals = match meta.get("totals")? {
@@ -117,7 +126,14 @@ impl<'t> Merge<'t> {
         };
         Ok(Self {
             permits,
-            authors,
+            quarantined: authors
+                .splits()
+                .keys()
+                .map(|number| authors.row(*number).author.device)
+                .filter(|device| authors.is_quarantined(device))
+                .collect(),
+            parents: authors.splits().iter().map(|(number, split)| (*number, split.parent)).collect(),
+            authors: authors.ids(),
             totals,
             changes: Changes::default(),
             meta,
@@ -137,12 +153,14 @@ impl<'t> Merge<'t> {
             aliases: txn.open_table(ALIASES)?,
             alias_contents: txn.open_table(ALIAS_CONTENTS)?,
             devices: txn.open_table(DEVICES)?,
+            audit_heads: txn.open_table(AUDIT_HEADS)?,
             locations: txn.open_table(LOCATIONS)?,
             location_states: txn.open_table(LOCATION_STATES)?,
             profiles: txn.open_table(PROFILES)?,
             wants: txn.open_table(WANTS)?,
             outcomes: txn.open_table(OUTCOMES)?,
             pending: txn.open_table(PENDING)?,
+            folder_entries: txn.open_table(FOLDER_ENTRIES)?,
             scans: txn.open_table(SCANS)?,
             entry_rows: BlockCache::default(),
             content_rows: BlockCache::default(),
@@ -191,7 +209,8 @@ impl<'t> Merge<'t> {
             self.totals.unknown += 1;
             return Ok(());
         }
-        if !self.permits.permits(&author, stamp.seq, kind) && !is_planted(Plant::PermitsAreIgnored) {
+        let permitted = self.permits.permits(&author, stamp.seq, kind) && !self.quarantined.contains(&author.device);
+        if !permitted && !is_planted(Plant::PermitsAreIgnored) {
             self.totals.refused += 1;
             self.refused.insert((stamp.author, stamp.seq), ())?;
             return Ok(());
@@ -202,6 +221,7 @@ impl<'t> Merge<'t> {
         };
         match record {
             Record::Entry(entry) => self.entry(stamp, entry, body),
+            Record::FolderEntry(entry) => self.folder_entry(stamp, &entry, body),
             Record::Replica(replica) => self.replica(stamp, &replica, body),
             Record::Device(_) => {
                 let key = *author.device.as_bytes();
@@ -241,6 +261,21 @@ impl<'t> Merge<'t> {
                 self.changes.locations.insert(suspicion.location);
                 let key = copy_key(content, location, author.device.as_bytes());
                 self.put(|m| &mut m.suspicions, SUSPICIONS, &key, kind, 0, stamp, body).map(|_| ())
+            }
+            Record::AuditHead(head) => {
+                let key = *author.device.as_bytes();
+                let known = self.stated(|m| &m.audit_heads, AUDIT_HEADS, &key)?;
+                let rank_of =
+                    |lines, stamp: &RowStamp| Ok::<_, CatalogError>((lines, full_stamp(&self.authors, stamp)?));
+                let stands = known.map(|old| rank_of(old.rank, &old.stamp)).transpose()?;
+                let said = rank_of(head.lines, &stamp)?;
+                if stands.is_none_or(|stands| stands < said) {
+                    // Not in the digest: that a device notes what it did changes nothing that the group agrees on.
+                    let row = Stated { rank: head.lines, stamp, body: body.to_vec() };
+                    let row = rows::close(AUDIT_HEADS, &key.as_slice(), &row.encode());
+                    self.audit_heads.insert(key.as_slice(), row.as_slice())?;
+                }
+                Ok(())
             }
             Record::Alias(alias) => self.alias(stamp, &alias, body),
             Record::Want(want) => {
@@ -353,8 +388,14 @@ impl<'t> Merge<'t> {
         if let Some(epoch) = self.known_announced.get(&key) {
             return Ok(Some(*epoch));
         }
-        let Some(row) = self.announced.get(key)? else { return Ok(None) };
-        let epoch = Reader::new(rows::open(ANNOUNCED, &key, row.value())?, "announced-1").number()?;
+        let epoch = match self.announced.get(key)? {
+            Some(row) => Some(Reader::new(rows::open(ANNOUNCED, &key, row.value())?, "announced-1").number()?),
+            None => None,
+        };
+        let Some(epoch) = epoch else {
+            // What was announced before the log had several histories holds in each of them.
+            return self.parents.get(&author).copied().map_or(Ok(None), |parent| self.announced(parent, location));
+        };
         self.known_announced.insert(key, epoch);
         Ok(Some(epoch))
     }
@@ -430,11 +471,13 @@ impl<'t> Merge<'t> {
             &mut self.replicas,
             &mut self.suspicions,
             &mut self.devices,
+            &mut self.audit_heads,
             &mut self.locations,
             &mut self.location_states,
             &mut self.profiles,
             &mut self.wants,
             &mut self.outcomes,
+            &mut self.folder_entries,
         ] {
             table.retain(|_, _| false)?;
         }

@@ -1,7 +1,7 @@
 //! Rows that sum up, and rows that carry a whole statement.
 
 use super::super::{
-    CatalogError,
+    CatalogError, Commit, OwnBatch,
     digest::Digest,
     rows::{Reader, RowStamp, Writer},
 };
@@ -66,6 +66,14 @@ pub(in crate::catalog) struct Changes {
     pub(in crate::catalog) locations: BTreeSet<LocationId>,
     pub(in crate::catalog) wants: Vec<WantId>,
     pub(in crate::catalog) outcomes: Vec<WantId>,
+}
+
+impl Changes {
+    /// As others are told of them, with these batches of this device.
+    pub(in crate::catalog) fn told(self, own: Vec<OwnBatch>) -> Commit {
+        let Self { devices, locations, wants, outcomes } = self;
+        Commit { own, devices, locations, wants, outcomes, ..Commit::default() }
+    }
 }
 
 /// A location's id and what it holds.

@@ -3,13 +3,13 @@
 use super::{
     super::{
         CatalogError,
-        tables::{DEVICES, LOCATION_STATES, LOCATIONS, OUTCOMES, PENDING, PROFILES, WANTS},
+        tables::{AUDIT_HEADS, DEVICES, LOCATION_STATES, LOCATIONS, OUTCOMES, PENDING, PROFILES, WANTS},
     },
     Known, KnownLocation, Snapshot,
 };
 use larder_protocol::{
     id::{DeviceId, LocationId, WantId},
-    record::{Device, Location, Profile, Want, WantOutcome},
+    record::{AuditHead, Device, Location, Profile, Want, WantOutcome},
 };
 use redb::ReadableTableMetadata;
 use std::collections::BTreeMap;
@@ -80,6 +80,14 @@ impl Snapshot {
     /// As [`digest`](Self::digest).
     pub fn device(&self, id: &DeviceId) -> Result<Option<Known<Device>>, CatalogError> {
         self.statement(DEVICES, id.as_bytes())
+    }
+
+    /// How far a device's audit log went at least, as it said itself.
+    ///
+    /// # Errors
+    /// As [`digest`](Self::digest).
+    pub fn audit_head(&self, id: &DeviceId) -> Result<Option<Known<AuditHead>>, CatalogError> {
+        self.statement(AUDIT_HEADS, id.as_bytes())
     }
 
     /// Profiles that the group shares and that are not removed, by name; without the built-in ones.

@@ -104,6 +104,8 @@ pub struct Summary {
     pub vector: VersionVector,
     /// Operations that gossip brought after what is accounted for.
     pub held: BTreeMap<Author, Range<u64>>,
+    /// Hash of the last batch of each log.
+    pub tips: BTreeMap<Author, [u8; 32]>,
     /// Operations from the future, by author: stored and not merged yet.
     pub waiting: BTreeMap<Author, u64>,
 }

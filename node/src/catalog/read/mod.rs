@@ -2,6 +2,7 @@
 
 mod contents;
 mod files;
+mod folders;
 mod group;
 mod known;
 mod local;
@@ -26,7 +27,7 @@ use larder_protocol::{
     record::Stamp,
 };
 use recent::{RECENT_FOLDERS_MAX, Recent};
-use redb::{ReadOnlyTable, ReadTransaction, ReadableDatabase, TableDefinition};
+use redb::{ReadOnlyTable, ReadTransaction, TableDefinition};
 use std::{cell::RefCell, collections::HashMap, rc::Rc, sync::Arc};
 
 /// One committed state of the catalog. Belongs to one thread at a time.

@@ -163,7 +163,7 @@ fn local_values_survive_reopening() {
     };
     {
         let (catalog, report) = Catalog::open(dir.path(), identity(1), options()).unwrap();
-        assert_eq!(report.migrated, [(1, 0)]);
+        assert_eq!(report.migrated, [(1, 0), (2, 0)]);
         let values = [("invites", b"1", b"one"), ("invites", b"2", b"two"), ("queue", b"1", b"oth")]
             .map(|(n, k, v)| value(n, k, Some(v)));
         catalog.append(Vec::new(), values.into(), NOW).unwrap();
@@ -267,29 +267,6 @@ fn gossip_is_held_and_never_moves_the_vector() {
 }
 
 #[test]
-fn a_fork_is_reported_and_the_first_history_stays() {
-    let b = memory(2);
-    let (one, one_hash) = seal(1, 0, first(1), vec![op(now_ms(), &location(1, 0))]);
-    let (other, other_hash) = seal(1, 0, first(1), vec![op(now_ms(), &location(2, 0))]);
-    let (after_other, _) = seal(1, 1, other_hash, vec![op(now_ms(), &location(3, 0))]);
-    b.apply(vec![one], NOW).unwrap();
-    let applied = b.apply(vec![other, after_other.clone()], NOW).unwrap();
-    assert_eq!((applied.batches, applied.forks.len()), (0, 1));
-    assert_eq!(
-        (applied.forks[0].author, applied.forks[0].kept, applied.forks[0].refused),
-        (author(1), Some(one_hash), other_hash)
-    );
-    assert_eq!(
-        b.hold(vec![after_other], NOW).unwrap().forks.len(),
-        1,
-        "a batch after the other history is proof as well"
-    );
-    let read = b.read().unwrap();
-    assert_eq!(read.locations().unwrap().iter().map(|known| known.location.id).collect::<Vec<_>>(), [location_id(1)]);
-    assert_eq!((read.vector().unwrap().get(&author(1)), read.counts().unwrap().forks), (1, 2));
-}
-
-#[test]
 fn unknown_kinds_are_forwarded_and_malformed_bodies_skipped() {
     let (b, c) = (memory(2), memory(3));
     let hlc = Hlc::from_parts(now_ms(), 0);
@@ -358,7 +335,7 @@ fn only_who_announced_a_location_speaks_for_it() {
     assert_eq!((known.stamp.author, known.state.unwrap().value.state), (author(2), StorageState::Offline));
 }
 
-struct Readers(Vec<DeviceId>);
+pub(super) struct Readers(pub(super) Vec<DeviceId>);
 
 impl Permits for Readers {
     fn is_member(&self, _: &Author) -> bool {

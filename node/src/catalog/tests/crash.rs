@@ -154,7 +154,10 @@ fn peer_batches() -> Vec<SealedBatch> {
     let peer = memory(2);
     (0..ROUNDS)
         .map(|round| {
-            let mut records = vec![entry(2, 0, &format!("peer {round}"), file(round))];
+            let mut records = vec![
+                entry(2, 0, &format!("peer {round}"), file(round)),
+                folders::written(&peer, &format!("peer {round}"), Some(round)),
+            ];
             if round == 0 {
                 records.insert(0, location(2, 0));
             }
@@ -171,6 +174,9 @@ fn work(catalog: &Catalog, peer: &[SealedBatch]) -> [u8; 3] {
             .map(|at| entry(1, 0, &format!("round {round}/{at}"), file(round * FILES_PER_ROUND + at)))
             .collect();
         records.insert(0, location(1, 0));
+        // One path changes hands in every round, another one is new.
+        records.push(folders::written(catalog, "turns", Some(round)));
+        records.push(folders::written(catalog, &format!("peer {round}"), None));
         let scan = LocalWrite::Scan {
             location: location_id(1),
             path: path(&format!("round {round}/0")),
@@ -208,6 +214,11 @@ fn check(catalog: &Catalog, done: [u8; 3], context: &str) {
         assert!(there[0] || scan.is_none(), "{context}: scan state without entry");
         let peer = read.entry(&location_id(2), &path(&format!("peer {round}"))).unwrap();
         assert!(peer.is_some() || round >= done[1], "{context}: peer's round {round} is gone");
+        let heads = folders::heads(catalog, &format!("peer {round}"));
+        let (own, of_peer) = (usize::from(there[0]), usize::from(peer.is_some()));
+        assert_eq!(heads.len(), own + of_peer, "{context}: a path of a synced folder in round {round}");
+        let turns = folders::heads(catalog, "turns");
+        assert!(turns.len() <= 1 && (turns.len() == 1 || done[0] == 0), "{context}: a path that changes in turns");
         let value = read.local("queue", &[round]).unwrap();
         assert!(value.is_some() || round >= done[2], "{context}: local value {round} is gone");
     }
@@ -263,4 +274,63 @@ fn nothing_acknowledged_is_lost_whenever_the_power_goes() {
         assert_eq!(rebuilt.read().unwrap().digest().unwrap(), digest, "{context}");
     }
     assert!(acknowledged > 20, "the cuts must fall into the work, not only before it");
+}
+
+/// A restored device has said things that nobody was told, and is shown that its log went on elsewhere.
+fn restored(power: &Power) -> Option<(Catalog, Disk, LogMemory)> {
+    let (disk, log) = (Disk::new(Vec::new(), power.clone()), LogMemory::new());
+    let files = Arc::new(Files(log.clone(), power.clone()));
+    let (catalog, _) = Catalog::open_with_backend(Box::new(disk.clone()), files, identity(1), options()).ok()?;
+    catalog.append(vec![location(1, 0)], Vec::new(), NOW).ok()?;
+    catalog.note_shared(catalog.read().ok()?.own().ok()?.0, 1).ok()?;
+    for at in 0..4 {
+        catalog.append(vec![entry(1, 0, &format!("new {at}"), file(at))], Vec::new(), NOW.plus_millis(9)).ok()?;
+    }
+    Some((catalog, disk, log))
+}
+
+/// The change of incarnation left its new log behind and the old one whole when the power went in the middle: what
+/// nobody had been told was in both, and the old log was a fork for everybody.
+#[test]
+fn a_change_of_incarnation_is_finished_whenever_the_power_goes() {
+    let before = memory(1);
+    before.append(vec![location(1, 0)], Vec::new(), NOW).unwrap();
+    let proof = before.append(vec![entry(1, 0, "lost", file(9))], Vec::new(), NOW).unwrap().batches;
+    let whole = Power::until(u64::MAX);
+    let (catalog, ..) = restored(&whole).unwrap();
+    let start = whole.used();
+    assert!(catalog.apply(proof.clone(), NOW).unwrap().begun.is_some());
+    let expected = catalog.read().unwrap().digest().unwrap();
+    drop(catalog);
+    let steps = whole.used();
+    assert!(steps > start + 8, "{start} {steps}");
+    let (mut finished, mut repeated) = (0, 0);
+    for cut in start..steps {
+        let power = Power::until(cut);
+        let (catalog, disk, log) = restored(&power).unwrap();
+        let _ = catalog.apply(proof.clone(), NOW);
+        drop(catalog);
+        let fate = cut.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 7;
+        let context = format!("power cut at {cut} of {start}..{steps}, fate {fate}");
+        let on = Power::until(u64::MAX);
+        let disk = Disk::new(disk.after_crash(fate), on.clone());
+        let files: Arc<dyn LogFiles> = Arc::new(Files(log.after_crash((fate % 200) as usize), on));
+        let (catalog, report) =
+            Catalog::open_with_backend(Box::new(disk), files, identity(1), options()).expect(&context);
+        assert_eq!(report.damaged_logs, [], "{context}");
+        let there = |at: &str| catalog.read().unwrap().entry(&location_id(1), &path(at)).unwrap().is_some();
+        assert!((0..4).all(|at| there(&format!("new {at}"))), "{context}: nothing is lost");
+        let own = catalog.read().unwrap().own().unwrap().0;
+        let applied = catalog.apply(proof.clone(), NOW).unwrap();
+        if own.incarnation == 1 {
+            finished += 1
+        } else {
+            repeated += 1
+        }
+        let read = catalog.read().unwrap();
+        assert_eq!((read.forks().unwrap(), applied.forks), (Vec::new(), Vec::new()), "{context}");
+        assert_eq!(read.own().unwrap().0.incarnation, 1, "{context}: one change is enough");
+        assert_eq!(read.digest().unwrap(), expected, "{context}");
+    }
+    assert!(finished > 5 && repeated > 0, "{finished} {repeated}");
 }

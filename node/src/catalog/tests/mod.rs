@@ -2,6 +2,9 @@
 
 mod behaviour;
 mod crash;
+mod failures;
+mod folders;
+mod forks;
 mod laws;
 mod recovery;
 

@@ -196,19 +196,22 @@ fn a_restored_backup_goes_on_under_a_new_incarnation() {
     peer.apply(first.clone(), NOW).unwrap();
     peer.apply(device.append(vec![entry(1, 0, "lost", file(1))], Vec::new(), NOW).unwrap().batches, NOW).unwrap();
     let dir = tempfile::tempdir().unwrap();
+    let (old, _) = Catalog::open(dir.path(), identity(1), options()).unwrap();
+    old.append(vec![location(1, 0)], Vec::new(), NOW).unwrap();
+    drop(old);
     let (restored, _) = Catalog::open(dir.path(), identity(1), options()).unwrap();
-    restored.apply(first, NOW).unwrap();
+    restored.note_shared(author(1), 99).unwrap();
     let unshared = restored.append(vec![entry(1, 0, "new", file(2))], Vec::new(), NOW.plus_millis(9)).unwrap();
     assert_eq!((unshared.author.incarnation, unshared.first_seq), (0, 1));
+    assert_eq!(restored.read().unwrap().own().unwrap(), (author(1), 1), "a peer cannot have more than there is");
+    let told = restored.read().unwrap().summary_shared().unwrap();
+    assert_eq!((told.vector.get(&author(1)), told.tips.len()), (1, 1), "what nobody knows is told nobody");
     let theirs = peer.read().unwrap().load(&Gap { author: author(1), from: 1, until: 2 }, usize::MAX).unwrap().0;
-    assert_eq!(restored.apply(theirs.clone(), NOW).unwrap().forks.len(), 1);
-
-    restored.note_shared(author(1), 1).unwrap();
-    assert_eq!(restored.own_log_is_ahead(author(1), 2, NOW).unwrap(), None, "it has as much");
-    let moved = restored.own_log_is_ahead(author(1), 3, NOW.plus_millis(20)).unwrap().unwrap();
-    assert_eq!(restored.own_log_is_ahead(author(1), 3, NOW).unwrap(), None, "once is enough");
+    let applied = restored.apply(theirs.clone(), NOW.plus_millis(20)).unwrap();
+    assert_eq!((applied.batches, applied.forks.len()), (1, 0), "nobody was told anything that is taken back");
+    let moved = applied.begun.unwrap();
     assert_eq!((moved.author.incarnation, moved.first_seq, moved.next_seq), (1, 0, 2));
-    assert_eq!(restored.apply(theirs, NOW).unwrap().batches, 1, "the shared history is taken back");
+    assert_eq!(restored.apply(theirs, NOW).unwrap().begun, None, "once is enough");
     peer.apply(moved.batches, NOW).unwrap();
     let check = |restored: &Catalog| {
         let (a, b) = (restored.read().unwrap(), peer.read().unwrap());
@@ -228,4 +231,29 @@ fn a_restored_backup_goes_on_under_a_new_incarnation() {
     let (restored, _) = Catalog::open(dir.path(), identity(1), options()).unwrap();
     check(&restored);
     assert_eq!(restored.append(vec![entry(1, 0, "more", file(3))], Vec::new(), NOW).unwrap().author.incarnation, 1);
+}
+
+/// What others are known to have is noted late, so a backup may know of less. The first batches that a peer gave back were
+/// the same, the next one was not, and the cut went below both: the rest did not fit, and no session ended.
+#[test]
+fn what_comes_back_unchanged_is_shared() {
+    let (device, peer, restored) = (memory(1), memory(2), memory(1));
+    let said = |catalog: &Catalog, at: &str| {
+        catalog.append(vec![location(1, 0), entry(1, 0, at, file(1))], Vec::new(), NOW).unwrap().batches
+    };
+    for at in ["one", "two", "lost"] {
+        peer.apply(said(&device, at), NOW).unwrap();
+    }
+    for at in ["one", "two", "new"] {
+        said(&restored, at);
+    }
+    assert_eq!(restored.read().unwrap().own().unwrap().1, 0, "nothing was noted");
+    let theirs = peer.read().unwrap().load(&Gap { author: author(1), from: 0, until: 6 }, usize::MAX).unwrap().0;
+    let applied = restored.hold(theirs, NOW).unwrap();
+    assert_eq!((applied.duplicates, applied.batches, applied.unplaced), (2, 1, 0));
+    let begun = applied.begun.unwrap();
+    assert_eq!((begun.author.incarnation, begun.next_seq), (1, 3), "an announcement, and what nobody was told");
+    peer.apply(begun.batches, NOW).unwrap();
+    assert_eq!(peer.read().unwrap().digest().unwrap(), restored.read().unwrap().digest().unwrap());
+    assert_eq!(peer.read().unwrap().vector().unwrap(), restored.read().unwrap().vector().unwrap());
 }

@@ -407,3 +407,85 @@ async fn a_plane_that_does_not_start_serves_nothing() {
     })
     .await;
 }
+
+/// A member's QUIC connection.
+async fn member_connection(member: &Peer, holder: &Peer) -> quinn::Connection {
+    let tls = crate::keys::tls::client(&member.key, holder.device(), ALPN).unwrap();
+    let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap();
+    let endpoint = quinn::Endpoint::client(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let config = quinn::ClientConfig::new(Arc::new(crypto));
+    endpoint.connect_with(config, holder.plane.quic_addr(), "larder").unwrap().await.unwrap()
+}
+
+/// One member that asked often and took nothing held all places for answers, and hundreds of megabytes: nobody else was
+/// answered until its requests stalled.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_takes_nothing_keeps_only_itself_waiting() {
+    let group = Arc::new(Group::default());
+    let (holder, greedy, other) = (peer_with_stall(&group, 1, LONG), peer(&group, 2), peer(&group, 3));
+    let (large, small) = (noise(6 << 20), noise(SIZE));
+    let wanted = holder.files.add(&holder.path("large"), &large);
+    let item = holder.files.add(&holder.path("small"), &small);
+    let request = wire::encode(&vec![(wanted.hash.into(), bao_tree::ChunkRanges::all())]).unwrap();
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        let connection = member_connection(&greedy, &holder).await;
+        for _ in 0..20 {
+            let (mut send, receive) = connection.open_bi().await.unwrap();
+            send.write_all(&request).await.unwrap();
+            send.finish().unwrap();
+            held.push((connection.clone(), receive));
+        }
+    }
+    for tcp in [false, true] {
+        complete(&ends(other.fetch(tcp, vec![item.clone()], &[&holder])).await[0]);
+        fs::remove_file(other.path("partial-0")).unwrap();
+    }
+    // What waits is answered after all, once somebody takes it.
+    let taken = held.into_iter().map(|(_connection, mut receive)| async move {
+        receive.read_to_end(16 << 20).await.map(|answer| answer.len())
+    });
+    let taken = ends(futures::future::join_all(taken)).await;
+    assert!(taken.iter().all(|len| len.as_ref().is_ok_and(|len| *len > large.len())), "{taken:?}");
+}
+
+/// Each connection could hold windows of its own, and a member had as many as all others together.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_oldest_connection_of_a_member_makes_room() {
+    let group = Arc::new(Group::default());
+    let (holder, member) = (peer(&group, 1), peer(&group, 2));
+    let mut connections = Vec::new();
+    for _ in 0..6 {
+        connections.push(member_connection(&member, &holder).await);
+    }
+    for connection in &connections[..3] {
+        let closed = ends(connection.closed()).await;
+        assert!(
+            matches!(&closed, quinn::ConnectionError::ApplicationClosed(close) if close.error_code == 2u32.into()),
+            "{closed:?}"
+        );
+    }
+    assert!(connections[3..].iter().all(|connection| connection.close_reason().is_none()));
+}
+
+/// What a member may hold of small blobs is used up: they are served all the same, read twice.
+#[test]
+fn blobs_beyond_the_quota_are_streamed() {
+    let (dir, files) = (tempfile::tempdir().unwrap(), Files::default());
+    let bytes = noise(100_000);
+    let item = files.add(&dir.path().join("file"), &bytes);
+    let outboards = Outboards::open(dir.path().join("outboards")).unwrap();
+    let quotas = super::super::transport::Quotas::default();
+    let quota = quotas.of(&DeviceId::new([1; 32]));
+    let wanted = vec![(item.hash.into(), bao_tree::ChunkRanges::all())];
+    let answer = || {
+        let mut out = Vec::new();
+        super::super::serve::respond(&files, &outboards, &quota, &wanted, &mut out).unwrap();
+        out
+    };
+    let whole = answer();
+    let _all = quota.whole(16 << 20).unwrap();
+    assert!(quota.whole(1).is_none());
+    assert_eq!(answer(), whole);
+    assert_eq!(fs::read_dir(dir.path().join("outboards")).unwrap().count(), 0, "nothing is kept of small blobs");
+}

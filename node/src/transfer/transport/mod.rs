@@ -3,9 +3,11 @@
 mod door;
 mod pace;
 mod quic;
+mod quota;
 mod tcp;
 
 pub(super) use quic::QuicTransport;
+pub(super) use quota::{Quota, Quotas};
 pub(super) use tcp::TcpTransport;
 
 use super::{serve::ServeError, wire::Wanted};
@@ -36,8 +38,14 @@ pub(super) type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub(super) trait Server: Send + Sync + 'static {
     /// Whether a device may connect and ask now.
     fn admits(&self, device: &DeviceId) -> bool;
-    /// Writes the response, for as long as the device may have it.
-    fn respond(&self, device: &DeviceId, request: &Wanted, out: &mut dyn Write) -> Result<(), ServeError>;
+    /// Writes the response, for as long as the device may have it, within its quota.
+    fn respond(
+        &self,
+        device: &DeviceId,
+        request: &Wanted,
+        quota: &Quota,
+        out: &mut dyn Write,
+    ) -> Result<(), ServeError>;
 }
 
 /// A way to a device. The streams are blocking: the code that hashes reads and writes them in large pieces.
@@ -71,6 +79,7 @@ pub(super) struct Common {
     pub(super) signing: ed25519_dalek::SigningKey,
     pub(super) server: Arc<dyn Server>,
     pub(super) runtime: tokio::runtime::Handle,
+    pub(super) quotas: Arc<Quotas>,
     /// How long a peer may move less than a group.
     pub(super) stall: Duration,
 }

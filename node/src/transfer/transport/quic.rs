@@ -1,7 +1,7 @@
 //! QUIC: one connection to a device, one stream for each request. Works wherever UDP does.
 
 use super::{
-    Boxed, CONNECTIONS_MAX, Common, DataTransport, IDLE_TIME_MAX, STREAMS_MAX,
+    Boxed, CONNECTIONS_MAX, Common, DataTransport, IDLE_TIME_MAX, Quota, STREAMS_MAX,
     door::{Door, WAITING_MAX},
     not_connected,
     pace::{Pace, TICK},
@@ -37,9 +37,15 @@ use tokio_util::sync::CancellationToken;
 
 /// Bytes in flight on one stream: enough for a gigabit over 100 ms.
 const STREAM_WINDOW_BYTES: u32 = 16 << 20;
+/// Bytes of answers that a connection may have under way.
+const SEND_WINDOW_BYTES: u64 = 3 << 20;
+/// Bytes of requests that a connection may have under way; one stream carries one request.
+const REQUESTS_WINDOW_BYTES: u32 = 1 << 20;
 /// Pieces between the waiting and the blocking side.
-const PIECES_MAX: usize = 8;
-/// Most responses that are encoded at once; each has a thread and a few MiB.
+const PIECES_MAX: usize = 1;
+/// Connections of one member; a later one takes the place of the oldest, which may be of a life before.
+const MEMBER_CONNECTIONS_MAX: usize = 3;
+/// Most responses that are encoded at once; each has a thread and some MiB.
 const ANSWERS_MAX: usize = 64;
 /// Datagrams that are taken from a stream at a time.
 const CHUNKS_AT_ONCE: usize = 128;
@@ -55,7 +61,7 @@ fn transport_config() -> TransportConfig {
     config
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
         .receive_window(VarInt::from_u32(2 * STREAM_WINDOW_BYTES))
-        .send_window(2 * u64::from(STREAM_WINDOW_BYTES))
+        .send_window(SEND_WINDOW_BYTES)
         .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_MAX))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .datagram_receive_buffer_size(None)
@@ -65,12 +71,24 @@ fn transport_config() -> TransportConfig {
     config
 }
 
+/// Of who connects to us only requests come.
+fn server_transport_config() -> TransportConfig {
+    let mut config = transport_config();
+    config
+        .stream_receive_window(VarInt::from_u32(u32::try_from(REQUEST_BYTES_MAX).unwrap_or(REQUESTS_WINDOW_BYTES)))
+        .receive_window(VarInt::from_u32(REQUESTS_WINDOW_BYTES));
+    config
+}
+
+/// Connections that are being served, oldest first.
+type Served = Arc<Mutex<BTreeMap<DeviceId, Vec<Connection>>>>;
+
 impl QuicTransport {
     pub(in crate::transfer) fn bind(address: SocketAddr, common: Common) -> Result<Arc<Self>, PlaneError> {
         let tls = tls::server(&common.signing, ALPN).map_err(PlaneError::setup)?;
         let crypto = QuicServerConfig::try_from(tls).map_err(PlaneError::setup)?;
         let mut config = ServerConfig::with_crypto(Arc::new(crypto));
-        config.transport_config(Arc::new(transport_config())).max_incoming(WAITING_MAX).migration(true);
+        config.transport_config(Arc::new(server_transport_config())).max_incoming(WAITING_MAX).migration(true);
         let socket = UdpSocket::bind(address).map_err(|source| PlaneError::Bind { address, source })?;
         let _in_runtime = common.runtime.enter();
         let endpoint = Endpoint::new(EndpointConfig::default(), Some(config), socket, Arc::new(quinn::TokioRuntime))
@@ -84,6 +102,7 @@ impl QuicTransport {
     async fn accept(&self) {
         let door = Door::new(self.common.handshake());
         let (places, answers) = (Arc::new(Semaphore::new(CONNECTIONS_MAX)), Arc::new(Semaphore::new(ANSWERS_MAX)));
+        let served = Served::default();
         while let Some(incoming) = self.endpoint.accept().await {
             // A forged address costs nothing to send and must not crowd out a real one.
             if door.is_busy() && incoming.may_retry() {
@@ -92,10 +111,12 @@ impl QuicTransport {
             }
             let waiting = door.enter(incoming.remote_address().ip());
             let (common, places, answers) = (self.common.clone(), places.clone(), answers.clone());
+            let all = served.clone();
             tokio::spawn(async move {
                 let served = async {
                     let connection = waiting.handshake(async { Ok(incoming.await?) }).await?;
                     let Some((device, _place)) = admit(&common, &connection, places)? else { return Ok(()) };
+                    make_room(&all, device, &connection);
                     serve_connection(common, device, connection, answers).await
                 };
                 if let Err(error) = served.await {
@@ -251,6 +272,20 @@ fn admit(
     Ok(place.map(|place| (device, place)))
 }
 
+/// Counts a member's connection; when it has too many the oldest one is closed.
+fn make_room(served: &Served, device: DeviceId, connection: &Connection) {
+    let mut all = served.lock().unwrap_or_else(PoisonError::into_inner);
+    for connections in all.values_mut() {
+        connections.retain(|connection| connection.close_reason().is_none());
+    }
+    all.retain(|_, connections| !connections.is_empty());
+    let own = all.entry(device).or_default();
+    if own.len() >= MEMBER_CONNECTIONS_MAX {
+        own.remove(0).close(VarInt::from_u32(Refusal::Limit.code()), b"too many connections");
+    }
+    own.push(connection.clone());
+}
+
 /// Answers a member's requests, for as long as it is one.
 async fn serve_connection(
     common: Common,
@@ -259,6 +294,7 @@ async fn serve_connection(
     answers: Arc<Semaphore>,
 ) -> io::Result<()> {
     let mut tick = tokio::time::interval(TICK);
+    let quota = common.quotas.of(&device);
     loop {
         let accepted = tokio::select! {
             accepted = connection.accept_bi() => Some(accepted),
@@ -273,9 +309,9 @@ async fn serve_connection(
             Some(Err(_)) => return Ok(()),
             None => continue,
         };
-        let (common, answers) = (common.clone(), answers.clone());
+        let (common, answers, quota) = (common.clone(), answers.clone(), quota.clone());
         tokio::spawn(async move {
-            if let Err(error) = serve_stream(common, device, send, recv, answers).await {
+            if let Err(error) = serve_stream(common, device, (send, recv), answers, quota).await {
                 tracing::debug!(%error, "data plane: stream ended");
             }
         });
@@ -292,21 +328,27 @@ fn device_of(connection: &Connection) -> io::Result<DeviceId> {
 async fn serve_stream(
     common: Common,
     device: DeviceId,
-    mut send: SendStream,
-    mut recv: RecvStream,
+    (mut send, mut recv): (SendStream, RecvStream),
     answers: Arc<Semaphore>,
+    quota: Arc<Quota>,
 ) -> io::Result<()> {
     let request = timeout(common.handshake(), recv.read_to_end(REQUEST_BYTES_MAX)).await?;
     let Ok(wanted) = request.map_err(io::Error::other).and_then(|bytes| wire::decode(&bytes)) else {
         let _ = send.reset(VarInt::from_u32(Refusal::Internal.code()));
         return Ok(());
     };
-    let _answer = answers.acquire().await.map_err(io::Error::other)?;
+    // A member that takes nothing waits for itself; and whoever hangs up waits for nothing.
+    let places = async { Some((quota.answer().await?, answers.acquire().await.ok()?)) };
+    let places = tokio::select! {
+        places = places => places,
+        _ = send.stopped() => return Ok(()),
+    };
+    let Some(_places) = places else { return Ok(()) };
     let (pieces, mut receiver) = mpsc::channel(PIECES_MAX);
     let stall = common.stall;
     let encoding = tokio::task::spawn_blocking(move || {
         let mut out = PieceWriter { pieces, pending: Vec::with_capacity(PIECE_BYTES) };
-        let end = common.server.respond(&device, &wanted, &mut out);
+        let end = common.server.respond(&device, &wanted, &quota, &mut out);
         if matches!(end, Err(ServeError::Refused(_, At::Later))) {
             let _ = out.flush();
         }

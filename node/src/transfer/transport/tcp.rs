@@ -33,9 +33,9 @@ const ERROR_MARK: u32 = u32::MAX;
 /// Idle connections that are kept for each device.
 const IDLE_MAX: usize = 4;
 /// Most connections that one member has at once.
-const MEMBER_CONNECTIONS_MAX: usize = 32;
+const MEMBER_CONNECTIONS_MAX: usize = 16;
 /// Bytes of ciphertext that TLS may hold back.
-const TLS_BUFFER_BYTES: usize = 2 << 20;
+const TLS_BUFFER_BYTES: usize = 1 << 20;
 
 type ClientStream = StreamOwned<ClientConnection, Watched>;
 type Idle = BTreeMap<(DeviceId, SocketAddr), Vec<(Instant, ClientStream)>>;
@@ -370,6 +370,7 @@ fn serve(
     let wanted = Box::new(move || !stop.is_cancelled() && server.admits(&device));
     let socket = Watched::new(socket, Pace::deadline(IDLE_TIME_MAX), wanted)?;
     let mut stream = StreamOwned::new(connection, socket);
+    let quota = common.quotas.of(&device);
     loop {
         stream.sock.pace(Pace::deadline(IDLE_TIME_MAX));
         let mut head = [0; 4];
@@ -390,8 +391,9 @@ fn serve(
         stream.read_exact(&mut request)?;
         let Ok(wanted) = wire::decode(&request) else { return write_error(&mut stream, Refusal::Internal) };
         stream.sock.pace(Pace::steady(common.stall));
+        let Some(_place) = common.runtime.block_on(quota.answer()) else { return Ok(()) };
         let mut out = PieceWriter { stream: &mut stream, pending: Vec::with_capacity(PIECE_BYTES + 64 * 1024) };
-        match common.server.respond(&device, &wanted, &mut out) {
+        match common.server.respond(&device, &wanted, &quota, &mut out) {
             Ok(()) => {
                 out.flush()?;
                 stream.write_all(&0u32.to_le_bytes())?;
