@@ -109,6 +109,9 @@ id!(
     /// A location: a random UUID, kept in the location's signature file.
     LocationId, 16);
 id!(
+    /// A synced folder: a random UUID.
+    FolderId, 16);
+id!(
     /// A content: plain BLAKE3 of the bytes of a file. Never shown outside the group.
     ContentId, 32);
 id!(

@@ -13,6 +13,7 @@ pub mod fetch;
 pub mod id;
 pub mod log;
 pub mod membership;
+pub mod namespace;
 pub mod pairing;
 pub mod path;
 pub mod planted;

@@ -34,6 +34,9 @@ pub enum PathError {
     /// Longer, or deeper, than the limits.
     #[error("is too long or too deep")]
     TooLong,
+    /// Not in Unicode's normal form C where only that is taken.
+    #[error("is not in normal form C")]
+    NotNfc,
     /// Escapes a byte that needs no escape, so that one name would have two spellings.
     #[error("escapes bytes that need no escape")]
     NeedlessEscape,
@@ -140,6 +143,56 @@ impl RelPath {
     /// The spelling in Unicode's normal form C, under which two spellings of one name meet.
     pub fn nfc(&self) -> String {
         if is_nfc(&self.0) { self.0.clone() } else { self.0.nfc().collect() }
+    }
+}
+
+/// A path in Unicode's normal form C: a key under which two spellings of one name meet.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct NfcPath(RelPath);
+
+impl NfcPath {
+    /// The normal form of a path.
+    ///
+    /// # Errors
+    /// [`PathError::TooLong`] when the normal form exceeds the limits.
+    pub fn of(path: &RelPath) -> Result<Self, PathError> {
+        RelPath::new(path.nfc()).map(Self)
+    }
+
+    /// Takes a path that is in normal form.
+    ///
+    /// # Errors
+    /// [`PathError::NotNfc`] for any other.
+    pub fn new(path: RelPath) -> Result<Self, PathError> {
+        if is_nfc(&path.0) { Ok(Self(path)) } else { Err(PathError::NotNfc) }
+    }
+
+    /// The path.
+    pub const fn path(&self) -> &RelPath {
+        &self.0
+    }
+
+    /// The path as text, escapes and all.
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+}
+
+impl fmt::Display for NfcPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for NfcPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.0.fmt(f)
+    }
+}
+
+impl<'de> Deserialize<'de> for NfcPath {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::new(RelPath::deserialize(deserializer)?).map_err(de::Error::custom)
     }
 }
 
@@ -309,6 +362,14 @@ mod tests {
         }
         assert_eq!(RelPath::new("x".repeat(NAME_BYTES_MAX + 1)), Err(PathError::TooLong));
         assert_eq!(RelPath::new(["a"; DEPTH_MAX + 1].join("/")), Err(PathError::TooLong));
+    }
+
+    #[test]
+    fn two_spellings_of_one_name_have_one_normal_form() {
+        let (composed, apart) = (RelPath::new("\u{e9}t\u{e9}").unwrap(), RelPath::new("e\u{301}te\u{301}").unwrap());
+        assert_eq!(NfcPath::of(&apart).unwrap().path(), &composed);
+        assert_eq!(NfcPath::new(apart), Err(PathError::NotNfc));
+        assert!(NfcPath::new(composed).is_ok());
     }
 
     #[test]

@@ -76,6 +76,7 @@ pub const TYPES: &[WireType] = types![
     pairing::WordsMessage,
     pairing::CodeInvite,
     record::Alias,
+    record::FolderEntry,
 ];
 
 /// The type of this name.

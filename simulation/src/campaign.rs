@@ -1,12 +1,13 @@
 //! Many seeds: what they add up to, and a file from which a long run goes on.
 
 use crate::{
+    blocks,
     faults::{Fault, Faults, Fired},
     metrics::Spreads,
     scenario::Scenario,
     world::Outcome,
 };
-use std::{fmt::Write as _, fs, io, path::Path, time::Duration};
+use std::{fmt::Write as _, io, path::Path, time::Duration};
 
 /// Hash of the sources that a run speaks of: `protocol`, the catalog, and the simulation.
 pub fn sources() -> &'static str {
@@ -147,13 +148,8 @@ impl Campaign {
     /// # Errors
     /// What the system says, or that the file is no checkpoint.
     pub fn resume(path: &Path, scenario: &Scenario) -> io::Result<Self> {
-        let text = match fs::read_to_string(path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
-            Err(error) => return Err(error),
-        };
-        match text.split("\n\n").map(str::trim).find(|block| block.starts_with(&Self::head(scenario))) {
-            Some(block) => Self::read(block).ok_or_else(|| io::Error::other("this is no checkpoint of larder-sim")),
+        match blocks::read(path, &Self::head(scenario))? {
+            Some(block) => Self::read(&block).ok_or_else(|| io::Error::other("this is no checkpoint of larder-sim")),
             None => Ok(Self::default()),
         }
     }
@@ -163,16 +159,7 @@ impl Campaign {
     /// # Errors
     /// What the system says.
     pub fn save(&self, path: &Path, scenario: &Scenario) -> io::Result<()> {
-        let text = fs::read_to_string(path).unwrap_or_default();
-        let others = text.split("\n\n").map(str::trim);
-        let mut blocks: Vec<String> = others
-            .filter(|block| !block.is_empty() && !block.starts_with(&Self::head(scenario)))
-            .map(str::to_owned)
-            .collect();
-        blocks.push(self.write(scenario));
-        let fresh = path.with_extension("new");
-        fs::write(&fresh, blocks.join("\n\n") + "\n")?;
-        fs::rename(fresh, path)
+        blocks::write(path, &self.write(scenario))
     }
 }
 

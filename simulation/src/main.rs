@@ -1,5 +1,7 @@
 //! `larder-sim`: runs the simulation from a seed, and says what held.
 
+mod command;
+
 use clap::Parser;
 use larder_simulation::{
     Campaign, Faults, NODES, Scenario,
@@ -56,6 +58,8 @@ struct Args {
 enum Command {
     /// How fast news spreads over gossip in a large group.
     Gossip(Gossip),
+    /// Whether deleted files stay deleted, on a small model of the store.
+    Reconcile(command::Reconcile),
 }
 
 #[derive(Debug, clap::Args)]
@@ -168,9 +172,13 @@ fn report(scenario: &Scenario, campaign: &Campaign) {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    if let Some(Command::Gossip(gossip)) = &args.command {
-        gossip.run();
-        return ExitCode::SUCCESS;
+    match &args.command {
+        Some(Command::Gossip(gossip)) => {
+            gossip.run();
+            return ExitCode::SUCCESS;
+        }
+        Some(Command::Reconcile(asked)) => return command::run(asked),
+        None => {}
     }
     let (first, seeds) = match scenario(&args).and_then(|ready| plant(args.plant.as_deref()).map(|()| ready)) {
         Ok(ready) => ready,

@@ -285,7 +285,7 @@ impl Catalog {
             permits: RwLock::new(Arc::clone(&options.permits)),
             instance: 0,
         };
-        let schema_known = {
+        {
             let txn = shared.begin_write()?;
             report.migrated = migrations::run(&txn)?;
             let instance = {
@@ -307,15 +307,10 @@ impl Catalog {
                 }
             };
             shared.instance = instance;
-            if report.migrated.is_empty() {
-                txn.abort()?
-            } else {
-                txn.commit()?
-            }
-            report.migrated.is_empty()
-        };
+            if report.migrated.is_empty() { txn.abort()? } else { txn.commit()? }
+        }
         let txn = shared.db.begin_read()?;
-        if schema_known && let Some(row) = txn.open_table(META)?.get("own")? {
+        if let Some(row) = txn.open_table(META)?.get("own")? {
             let mut from = Reader::new(rows::open(META, &"own", row.value())?, "meta-1");
             own.incarnation = from.small()?;
             clock = HlcClock::new(Hlc(from.number()?));

@@ -8,11 +8,11 @@ use super::{
 use redb::{ReadableTable, WriteTransaction};
 
 /// Schema that this version writes.
-pub(super) const SCHEMA: u32 = 1;
+pub(super) const SCHEMA: u32 = 2;
 
 type Step = fn(&WriteTransaction) -> Result<u64, CatalogError>;
 
-const STEPS: [(u32, Step); 1] = [(1, create_tables)];
+const STEPS: [(u32, Step); 2] = [(1, create_tables), (2, create_folder_entries)];
 
 /// Makes every table, so that readers find them.
 fn create_tables(txn: &WriteTransaction) -> Result<u64, CatalogError> {
@@ -44,6 +44,12 @@ fn create_tables(txn: &WriteTransaction) -> Result<u64, CatalogError> {
     txn.open_table(PENDING)?;
     txn.open_table(SCANS)?;
     txn.open_table(LOCAL)?;
+    Ok(0)
+}
+
+/// Makes the table of synced folders. No device has said anything of them under schema 1.
+fn create_folder_entries(txn: &WriteTransaction) -> Result<u64, CatalogError> {
+    txn.open_table(FOLDER_ENTRIES)?;
     Ok(0)
 }
 

@@ -61,6 +61,8 @@ pub(super) const WANTS: Rows<&[u8]> = TableDefinition::new("wants-1");
 pub(super) const OUTCOMES: Rows<&[u8]> = TableDefinition::new("outcomes-1");
 /// Location id ‖ want id → (): wants without an outcome.
 pub(super) const PENDING: TableDefinition<'static, &[u8; 32], ()> = TableDefinition::new("pending-1");
+/// Synced folder ‖ path → heads with their bodies, and what else is replaced.
+pub(super) const FOLDER_ENTRIES: Rows<&[u8]> = TableDefinition::new("folder-entries-1");
 
 /// Local. Block of 80 entry ordinals → scan states.
 pub(super) const SCANS: Rows<u32> = TableDefinition::new("scans-1");

@@ -7,6 +7,7 @@
 mod alias;
 mod device;
 mod entry;
+mod folder_entry;
 mod location;
 mod replica;
 mod stamp;
@@ -15,6 +16,7 @@ mod want;
 pub use alias::Alias;
 pub use device::Device;
 pub use entry::{Entry, EntryValue, File, GoneReason};
+pub use folder_entry::{CONTEXT_AUTHORS_MAX, Context, ContextError, FolderEntry, FolderFile, FolderValue};
 pub use location::{Location, LocationState, Profile, Purpose, Purposes, Storage, StorageState};
 pub use replica::{Replica, ReplicaState, Suspicion, SuspicionReason};
 pub use stamp::Stamp;
@@ -95,4 +97,6 @@ records! {
     9 => WantOutcome,
     /// A content's SHA-256.
     10 => Alias,
+    /// What a path of a synced folder holds.
+    12 => FolderEntry,
 }

@@ -4,17 +4,18 @@ use ed25519_dalek::SigningKey;
 use larder_protocol::{
     bounded::{Bytes, List, Text},
     codec::{Wire, encode},
-    id::{ChunkId, ContentId, DeviceId, EpochId, GroupId, LocationId, PlainChunkId, WantId},
+    id::{ChunkId, ContentId, DeviceId, EpochId, FolderId, GroupId, LocationId, PlainChunkId, WantId},
     log::{Author, Batch, Op, SealedBatch, SignedBatch, VersionVector, genesis_hash},
     membership::{
         Admit, Create, Enrolment, MembershipOp, Recover, Remove, Role, Rotate, RotateRandomness, SealedName, SetRole,
         SignedOp, WrappedSecret, WrappingKey,
     },
     pairing::{Code, CodeInvite, Invite, InviteKey, InviteState, Message, Refusal, Ticket, WordsMessage},
-    path::RelPath,
+    path::{NfcPath, RelPath},
     record::{
-        Alias, Device, Entry, EntryValue, File, GoneReason, Location, LocationState, Profile, Purpose, Replica,
-        ReplicaState, Storage, StorageState, Suspicion, SuspicionReason, Want, WantOutcome, WantResult,
+        Alias, Context, Device, Entry, EntryValue, File, FolderEntry, FolderFile, FolderValue, GoneReason, Location,
+        LocationState, Profile, Purpose, Replica, ReplicaState, Storage, StorageState, Suspicion, SuspicionReason,
+        Want, WantOutcome, WantResult,
     },
     seal::{KeyBundle, Manifest, ManifestChunk, SnapshotEntry, SnapshotPage},
     sync::{Frame, Gossip},
@@ -273,6 +274,22 @@ pub fn of(name: &str) -> Vec<Vec<u8>> {
             WordsMessage::Refuse(Refusal::Wrong),
         ]),
         "CodeInvite" => all(&[CodeInvite::open(&Code::new(37, [1; 6]), Role::Writer, SEEN, SEEN.plus_millis(1000))]),
+        "FolderEntry" => all(&[
+            FolderEntry {
+                folder: FolderId::new([38; 16]),
+                path: NfcPath::of(&path("2024/été/beach.jpg")).expect("a short path"),
+                value: FolderValue::File(FolderFile { content: CONTENT, size: 7, modified: SEEN }),
+                context: Context::new(vec![(author(0), 3), (author(1), 70_000)]).expect("sorted"),
+                moved_from: Some(path("beach.jpg")),
+            },
+            FolderEntry {
+                folder: FolderId::new([38; 16]),
+                path: NfcPath::of(&path("beach.jpg")).expect("a short path"),
+                value: FolderValue::Deleted,
+                context: Context::default(),
+                moved_from: None,
+            },
+        ]),
         "Gossip" => all(&[Gossip::of(author(0), 0, 1, &sealed(&batch(5, b"one"))), head]),
         _ => Vec::new(),
     }

@@ -5,11 +5,13 @@
 //! announced the location with at least that mount epoch; an author's operations are merged in the order of its log,
 //! so every device comes to the same verdict.
 
+mod folders;
 mod keys;
 mod numbers;
 mod places;
 mod totals;
 
+pub(in crate::catalog) use folders::{FolderRow, folder_entry_key};
 pub(in crate::catalog) use keys::{
     alias_key, content_prefix, copy_key, decode_folder, folder_key, hash_prefix, index_key, is_known, join,
     name_prefix, ordinal_of, place_key,
@@ -22,9 +24,9 @@ use super::{
     digest::statement,
     rows::{self, AuthorRow, EntryRow, Reader, RowStamp, Writer},
     tables::{
-        ALIAS_CONTENTS, ALIASES, ANNOUNCED, CONTENT_ORDINALS, CONTENTS, DEVICES, ENTRIES, FOLDER_NUMBERS, FOLDERS,
-        LOCATION_NUMBERS, LOCATION_STATES, LOCATION_TOTALS, LOCATIONS, META, NAMES, OUTCOMES, PENDING, PLACES,
-        PROFILES, REFUSED, REPLICAS, SCANS, SUSPICIONS, WANTS,
+        ALIAS_CONTENTS, ALIASES, ANNOUNCED, CONTENT_ORDINALS, CONTENTS, DEVICES, ENTRIES, FOLDER_ENTRIES,
+        FOLDER_NUMBERS, FOLDERS, LOCATION_NUMBERS, LOCATION_STATES, LOCATION_TOTALS, LOCATIONS, META, NAMES, OUTCOMES,
+        PENDING, PLACES, PROFILES, REFUSED, REPLICAS, SCANS, SUSPICIONS, WANTS,
     },
 };
 use keys::pending_key;
@@ -74,6 +76,7 @@ pub(in crate::catalog) struct Merge<'t> {
     wants: RowTable<'t>,
     outcomes: RowTable<'t>,
     pending: Table<'t, &'static [u8; 32], ()>,
+    folder_entries: RowTable<'t>,
     scans: Table<'t, u32, &'static [u8]>,
 
     entry_rows: BlockCache<EntryRow>,
@@ -143,6 +146,7 @@ impl<'t> Merge<'t> {
             wants: txn.open_table(WANTS)?,
             outcomes: txn.open_table(OUTCOMES)?,
             pending: txn.open_table(PENDING)?,
+            folder_entries: txn.open_table(FOLDER_ENTRIES)?,
             scans: txn.open_table(SCANS)?,
             entry_rows: BlockCache::default(),
             content_rows: BlockCache::default(),
@@ -202,6 +206,7 @@ impl<'t> Merge<'t> {
         };
         match record {
             Record::Entry(entry) => self.entry(stamp, entry, body),
+            Record::FolderEntry(entry) => self.folder_entry(stamp, &entry, body),
             Record::Replica(replica) => self.replica(stamp, &replica, body),
             Record::Device(_) => {
                 let key = *author.device.as_bytes();
@@ -435,6 +440,7 @@ impl<'t> Merge<'t> {
             &mut self.profiles,
             &mut self.wants,
             &mut self.outcomes,
+            &mut self.folder_entries,
         ] {
             table.retain(|_, _| false)?;
         }

@@ -2,6 +2,7 @@
 
 mod contents;
 mod files;
+mod folders;
 mod group;
 mod known;
 mod local;

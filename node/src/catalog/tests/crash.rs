@@ -154,7 +154,10 @@ fn peer_batches() -> Vec<SealedBatch> {
     let peer = memory(2);
     (0..ROUNDS)
         .map(|round| {
-            let mut records = vec![entry(2, 0, &format!("peer {round}"), file(round))];
+            let mut records = vec![
+                entry(2, 0, &format!("peer {round}"), file(round)),
+                folders::written(&peer, &format!("peer {round}"), Some(round)),
+            ];
             if round == 0 {
                 records.insert(0, location(2, 0));
             }
@@ -171,6 +174,9 @@ fn work(catalog: &Catalog, peer: &[SealedBatch]) -> [u8; 3] {
             .map(|at| entry(1, 0, &format!("round {round}/{at}"), file(round * FILES_PER_ROUND + at)))
             .collect();
         records.insert(0, location(1, 0));
+        // One path changes hands in every round, another one is new.
+        records.push(folders::written(catalog, "turns", Some(round)));
+        records.push(folders::written(catalog, &format!("peer {round}"), None));
         let scan = LocalWrite::Scan {
             location: location_id(1),
             path: path(&format!("round {round}/0")),
@@ -208,6 +214,11 @@ fn check(catalog: &Catalog, done: [u8; 3], context: &str) {
         assert!(there[0] || scan.is_none(), "{context}: scan state without entry");
         let peer = read.entry(&location_id(2), &path(&format!("peer {round}"))).unwrap();
         assert!(peer.is_some() || round >= done[1], "{context}: peer's round {round} is gone");
+        let heads = folders::heads(catalog, &format!("peer {round}"));
+        let (own, of_peer) = (usize::from(there[0]), usize::from(peer.is_some()));
+        assert_eq!(heads.len(), own + of_peer, "{context}: a path of a synced folder in round {round}");
+        let turns = folders::heads(catalog, "turns");
+        assert!(turns.len() <= 1 && (turns.len() == 1 || done[0] == 0), "{context}: a path that changes in turns");
         let value = read.local("queue", &[round]).unwrap();
         assert!(value.is_some() || round >= done[2], "{context}: local value {round} is gone");
     }

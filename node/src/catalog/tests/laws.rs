@@ -2,11 +2,12 @@
 
 use super::*;
 use larder_protocol::{
-    id::{ChunkId, WantId},
-    log::SealedBatch,
+    id::{ChunkId, FolderId, WantId},
+    log::{Author, SealedBatch},
+    path::NfcPath,
     record::{
-        Alias, Device, LocationState, Profile, Replica, ReplicaState, StorageState, Suspicion, SuspicionReason, Want,
-        WantOutcome, WantResult,
+        Alias, Context, Device, FolderEntry, FolderFile, FolderValue, LocationState, Profile, Replica, ReplicaState,
+        StorageState, Suspicion, SuspicionReason, Want, WantOutcome, WantResult,
     },
 };
 use proptest::prelude::*;
@@ -23,6 +24,13 @@ fn records() -> impl Strategy<Value = Record> {
         1 => Just(EntryValue::Gone(GoneReason::Moved)),
     ];
     let paths = prop::sample::select(vec!["a", "b", "d/a", "d/e/a"]);
+    // Contexts that name anything: what an author had not been shown as well.
+    let context = prop::collection::btree_map(1u8..4, 1u64..12, 0..3).prop_map(|counts| {
+        let mut counts: Vec<(Author, u64)> =
+            counts.into_iter().map(|(of, count)| (Author { device: device(of), incarnation: 0 }, count)).collect();
+        counts.sort_unstable();
+        Context::new(counts).unwrap()
+    });
     let result = prop_oneof![Just(WantResult::Done), Just(WantResult::Occupied)];
     prop_oneof![
         3 => (0u8..2, 0u64..3).prop_map(|(number, epoch)| location(number, epoch)),
@@ -53,10 +61,20 @@ fn records() -> impl Strategy<Value = Record> {
             chunked: false,
             removed: false,
         })),
-        1 => (0u8..2, 0u8..2, paths).prop_map(|(id, number, at)| Record::from(Want {
+        1 => (0u8..2, 0u8..2, paths.clone()).prop_map(|(id, number, at)| Record::from(Want {
             id: WantId::new([id; 16]), content: content(0), location: location_id(number), path: path(at),
         })),
         1 => (0u8..3, 0u8..2).prop_map(|(number, sha)| Record::from(Alias { content: content(number), sha256: [sha; 32] })),
+        6 => (0u8..2, paths.clone(), prop::option::of(0u8..3), context).prop_map(|(folder, at, of, context)| {
+            let file = |of| FolderValue::File(FolderFile { content: content(of), size: 1, modified: NOW });
+            Record::from(FolderEntry {
+                folder: FolderId::new([folder; 16]),
+                path: NfcPath::of(&path(at)).unwrap(),
+                value: of.map_or(FolderValue::Deleted, file),
+                context,
+                moved_from: None,
+            })
+        }),
         1 => (0u8..2, result).prop_map(|(id, result)| Record::from(WantOutcome { id: WantId::new([id; 16]), result })),
     ]
 }
@@ -92,7 +110,8 @@ fn rows(catalog: &Catalog) -> Rows {
         })
         .collect();
     let wants = (0..2).map(|number| read.wants_for(&location_id(number)).unwrap()).collect();
-    let others = format!("{:?} {:?} {named:?}", read.devices().unwrap(), read.profiles().unwrap());
+    let folders: Vec<_> = (0..2).map(|number| read.synced_folder(&FolderId::new([number; 16])).unwrap()).collect();
+    let others = format!("{:?} {:?} {named:?} {folders:?}", read.devices().unwrap(), read.profiles().unwrap());
     (entries, copies, read.locations().unwrap(), wants, read.counts().unwrap(), others)
 }
 

@@ -2,6 +2,7 @@
 
 mod behaviour;
 mod crash;
+mod folders;
 mod laws;
 mod recovery;
 
