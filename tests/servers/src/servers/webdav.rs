@@ -20,7 +20,7 @@ pub struct WebDav {
 }
 
 impl WebDav {
-    /// Starts one: 0.5 s, 32 MB of memory.
+    /// Starts one: below 1 s, 32 MB of memory.
     ///
     /// # Panics
     /// When it is not installed or does not start.

@@ -12,6 +12,7 @@
 //! parent).
 //! Looser: no Google documents, shared drives, permissions, revisions, shortcuts; a file has at most one parent, which is how
 //! it is since 2020; `orderBy` knows names and times; upload sessions demand no token, but refuse a void one.
+//! Where the documents name no reason for a refusal, the reason given here is ours; clients should go by the status then.
 
 mod files;
 mod query;

@@ -3,9 +3,11 @@
 //!
 //! Sources: Google, "Cloud Storage JSON API" (objects), "XML API multipart uploads", "Request preconditions", "Resumable uploads".
 //!
-//! As documented: a generation of 0 stands for "there is no such object"; preconditions of a resumable upload are checked at
-//! its beginning and at its end, those of a multipart upload at its end; a part that is not the last has 5 MiB at least; an
+//! As documented: a generation of 0 stands for "there is no such object"; a part that is not the last has 5 MiB at least; an
 //! object of several parts has a CRC32C and no MD5; listings are current.
+//!
+//! Not documented in full, and ours: preconditions of a resumable upload are checked at its beginning and at its end, those of a
+//! multipart upload at its end.
 //!
 //! Looser: one bearer token instead of service accounts, and no signed URLs (fake-gcs-server serves those); no versions,
 //! holds, ACLs, composing. In both APIs the bytes are the same.
