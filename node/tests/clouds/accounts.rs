@@ -50,11 +50,11 @@ fn credential(server: &OAuth, scopes: &[&str]) -> (Credential, Saved) {
 
 const GRAPH_SCOPES: [&str; 2] = [graph::SCOPE_APP_FOLDER, graph::SCOPE_OFFLINE];
 
-fn gdrive_of(server: &Drive) -> Arc<dyn StorageProvider> {
+pub(super) fn gdrive_of(server: &Drive) -> Arc<dyn StorageProvider> {
     open_with("gdrive", &drive_config(server), &credential(server.oauth(), &[SCOPE_FILE]).0)
 }
 
-fn onedrive_of(server: &Graph) -> (Arc<dyn StorageProvider>, Saved) {
+pub(super) fn onedrive_of(server: &Graph) -> (Arc<dyn StorageProvider>, Saved) {
     let (credential, saved) = credential(server.oauth(), &GRAPH_SCOPES);
     (open_with("onedrive", &graph_config(server), &credential), saved)
 }
@@ -150,7 +150,9 @@ async fn resumes(storage: &dyn StorageProvider, break_part: impl FnOnce()) {
     assert!(error.may_retry(), "{error:?}");
     assert_eq!(storage.stat(&key).await.unwrap(), None, "no half object");
     let first = Mutex::new(None);
-    let progress = |step: upload::Progress| drop(first.lock().unwrap().get_or_insert(step.done));
+    let progress = |step: upload::Progress| {
+        first.lock().unwrap().get_or_insert(step.done);
+    };
     upload::upload(storage, object(), Some(&journal), &progress).await.unwrap();
     assert!(first.lock().unwrap().unwrap() > 10 << 20, "it began again");
     assert_eq!(storage.get_range(&key, None).await.unwrap(), bytes);

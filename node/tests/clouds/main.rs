@@ -4,6 +4,7 @@
 //! test has a bucket or folder of its own.
 
 mod accounts;
+mod faults;
 mod gcs;
 mod s3;
 mod sftp;

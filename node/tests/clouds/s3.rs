@@ -10,11 +10,16 @@ use std::{
     time::Duration,
 };
 
-static SERVER: LazyLock<SeaweedS3> = LazyLock::new(SeaweedS3::start);
+pub(super) static SERVER: LazyLock<SeaweedS3> = LazyLock::new(SeaweedS3::start);
 
 fn bucket(extra: &[(&str, &str)]) -> Arc<dyn StorageProvider> {
-    let (endpoint, bucket) = (SERVER.endpoint(), SERVER.bucket());
-    let mut config = vec![("endpoint", endpoint.as_str()), ("bucket", &bucket), ("region", SERVER.region())];
+    bucket_at(&SERVER.endpoint(), extra)
+}
+
+/// A new bucket, asked for at this address.
+pub(super) fn bucket_at(endpoint: &str, extra: &[(&str, &str)]) -> Arc<dyn StorageProvider> {
+    let bucket = SERVER.bucket();
+    let mut config = vec![("endpoint", endpoint), ("bucket", &bucket), ("region", SERVER.region())];
     config.extend(extra);
     let credential = [("access_key_id", SERVER.access_key()), ("secret_access_key", SERVER.secret_key())];
     open("s3", &config, &credential)
