@@ -111,7 +111,9 @@ fn hint(error: &ControlError) -> &'static str {
         K::WordsDiffer => {
             "somebody may sit in between: try again with a new code, or use 'larder invite' without --words"
         }
-        K::InviteUnreachable => "check that its node runs and that this machine can reach it, then try again",
+        K::InviteUnreachable => {
+            "check that its node runs, that this machine can reach it, and that 'larder invite list' there still shows it open"
+        }
         K::NotAllowed => "ask an admin of the group",
         K::OwnDevice => "run it on another device of the group",
         K::RecoveryWrong => "give the 24 words that 'larder init' showed, in their order",

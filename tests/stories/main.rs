@@ -28,4 +28,3 @@ mod secrets;
 mod sha256;
 mod small_files;
 mod trouble;
-mod words;

@@ -123,10 +123,10 @@ fn a_revoked_code_is_refused() {
     let open = laptop.objects(["invite", "list"]);
     assert_eq!(open.len(), 1);
     assert!(open[0].get("code").is_none(), "a list must not repeat a secret: {open:#?}");
-    let revoked = laptop.object(["invite", "revoke", json::text(&open[0], "id")]);
-    assert_eq!(revoked["state"], "revoked");
     // Another open invite keeps the pairing endpoint there, so that it can say why it refuses.
     let other = laptop.invite();
+    let revoked = laptop.object(["invite", "revoke", json::text(&open[0], "id")]);
+    assert_eq!(revoked["state"], "revoked");
     refused(&nas, "invite-revoked", &code);
     nas.join(&other);
 }
@@ -182,6 +182,8 @@ fn a_short_code_is_burnt_by_three_wrong_ones_and_goes_with_its_command() {
     let world = World::new();
     let (laptop, nas) = (world.machine("laptop"), world.machine("nas"));
     laptop.found();
+    let invite = laptop.invite();
+    assert!(!invite.is_empty(), "keeps the pairing endpoint there, so that it can say why it refuses");
     let mut inviting = laptop.command(["invite", "--words", "--yes"]).start();
     let open = inviting.next_object();
     let (code, at) = (json::text(&open, "code"), json::list(&open, "at")[0].as_str().unwrap());
