@@ -132,7 +132,7 @@ async fn what_a_late_listing_does_not_show_is_there_all_the_same() {
     storage.delete(&second).await.unwrap();
     assert_eq!(storage.stat(&second).await.unwrap(), None);
     let listed = list_all(&*storage, "").await.unwrap();
-    assert_eq!(listed.into_iter().map(|listed| listed.key).collect::<Vec<_>>(), [first.clone()]);
+    assert_eq!(listed.into_iter().map(|listed| listed.key).collect::<Vec<_>>(), std::slice::from_ref(&first));
     // Another device, when listings have caught up, sees the same: what was deleted unseen is gone there too.
     server.clock().advance(Duration::from_secs(120));
     let listed = list_all(&*gdrive_of(&server), "").await.unwrap();
