@@ -33,8 +33,6 @@ plants! {
     AccountsThoughBroken = "accounts-though-broken",
     /// The last gap of a peer is not filled.
     LastGapIsLeftOut = "last-gap-left-out",
-    /// That others know more of this device's log goes unheeded.
-    OwnLogAheadIsIgnored = "own-log-ahead-ignored",
     /// Two histories of the same length are taken for one.
     TipsAreIgnored = "tips-ignored",
     /// What gossip brought is accounted for.
@@ -59,8 +57,6 @@ plants! {
     WaitingIsForgotten = "waiting-forgotten",
     /// A batch that does not continue the log it is appended to is taken.
     ChainIsNotChecked = "chain-not-checked",
-    /// What a restored device says again gets a new time, and wins against what was said after it.
-    SaidAgainAsNew = "said-again-as-new",
     /// A device does not vouch for what comes back to it of its own log.
     OwnLogIsNotVouchedFor = "own-log-not-vouched-for",
 }

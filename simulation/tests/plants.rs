@@ -13,8 +13,7 @@ fn scenario(plant: Plant) -> &'static str {
     match plant {
         Plant::AccountsThoughBroken => "network,hostile,-equivocate,-false-claim",
         Plant::LastGapIsLeftOut => "loss",
-        Plant::OwnLogAheadIsIgnored => "rollback,crash",
-        Plant::TipsAreIgnored => "clone",
+        Plant::TipsAreIgnored => "clone,break",
         Plant::GossipAdvancesVector => "loss",
         Plant::AccountsBeyondStored => "withhold",
         Plant::AnswersBeforeSync | Plant::SegmentIsNotSynced => "crash,power,lost,torn",
@@ -24,7 +23,6 @@ fn scenario(plant: Plant) -> &'static str {
         Plant::PermitsAreIgnored => "roles",
         Plant::FutureIsMerged | Plant::WaitingIsForgotten => "future,future-member",
         Plant::ChainIsNotChecked => "equivocate,crash",
-        Plant::SaidAgainAsNew => "rollback,loss",
         Plant::OwnLogIsNotVouchedFor => "clone",
     }
 }

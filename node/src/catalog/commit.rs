@@ -196,7 +196,6 @@ impl Stage {
                 && let Some((said, kind, body)) = bodies.next()
             {
                 bytes += body.len() + 16;
-                let said = said.filter(|_| !is_planted(Plant::SaidAgainAsNew));
                 ops.push(Op { hlc: said.unwrap_or_else(|| self.clock.tick(now)), kind, body });
             }
             let batch = Batch {

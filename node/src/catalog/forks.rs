@@ -186,7 +186,7 @@ impl Stage {
                         _ => return Ok(Taken::Care(received, at)),
                     };
                 }
-                let returned = batch.author == core.own && !is_planted(Plant::OwnLogAheadIsIgnored);
+                let returned = batch.author == core.own;
                 if matches!(place, Place::Fork { .. }) || (returned && !matches!(place, Place::Known(_))) {
                     return Ok(Taken::Care(received, at));
                 }

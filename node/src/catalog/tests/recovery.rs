@@ -206,12 +206,16 @@ fn a_restored_backup_goes_on_under_a_new_incarnation() {
     assert_eq!(restored.read().unwrap().own().unwrap(), (author(1), 1), "a peer cannot have more than there is");
     let told = restored.read().unwrap().summary_shared().unwrap();
     assert_eq!((told.vector.get(&author(1)), told.tips.len()), (1, 1), "what nobody knows is told nobody");
+    let said =
+        |catalog: &Catalog| catalog.read().unwrap().entry(&location_id(1), &path("new")).unwrap().unwrap().stamp.hlc;
+    let first_said = said(&restored);
     let theirs = peer.read().unwrap().load(&Gap { author: author(1), from: 1, until: 2 }, usize::MAX).unwrap().0;
     let applied = restored.apply(theirs.clone(), NOW.plus_millis(20)).unwrap();
     assert_eq!((applied.batches, applied.forks.len()), (1, 0), "nobody was told anything that is taken back");
     let moved = applied.begun.unwrap();
     assert_eq!((moved.author.incarnation, moved.first_seq, moved.next_seq), (1, 0, 2));
     assert_eq!(restored.apply(theirs, NOW).unwrap().begun, None, "once is enough");
+    assert_eq!(said(&restored), first_said, "said again, it must not win against what was said since");
     peer.apply(moved.batches, NOW).unwrap();
     let check = |restored: &Catalog| {
         let (a, b) = (restored.read().unwrap(), peer.read().unwrap());
