@@ -162,7 +162,7 @@ fn news(group: GroupId) -> Vec<SealedBatch> {
             let batch = Batch { group, author, first_seq: seq as u64, previous, ops: List::truncated([op]) };
             let signed = SignedBatch::sign(&batch, &key(1)).unwrap();
             previous = batch_hash(&signed);
-            signed.seal(EPOCH, &LOG_KEY, [u8::try_from(seq).unwrap(); 24]).unwrap()
+            signed.pack().unwrap().seal(EPOCH, &LOG_KEY, [u8::try_from(seq).unwrap(); 24])
         })
         .collect()
 }

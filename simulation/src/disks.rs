@@ -383,6 +383,13 @@ impl LogFiles for Segments {
         state.files.insert(to.to_owned(), file);
         Ok(())
     }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        let mut state = self.0.state();
+        state.effect()?;
+        state.files.remove(name);
+        Ok(())
+    }
 }
 
 #[cfg(test)]

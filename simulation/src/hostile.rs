@@ -117,7 +117,7 @@ impl Hostile {
         let chain = batch_hash(&signed);
         let mut nonce = [0; 24];
         nonce.copy_from_slice(&chain[..24]);
-        let sealed = signed.seal(EPOCH, &LOG_KEY, nonce).expect("a few small records fit a batch");
+        let sealed = signed.pack().expect("a few small records fit a batch").seal(EPOCH, &LOG_KEY, nonce);
         Stored { first: batch.first_seq, next: batch.next_seq(), chain, sealed }
     }
 

@@ -53,6 +53,15 @@ fn two_histories_of_one_length_are_seen() {
     holds("clone,break", "tips-ignored");
 }
 
+/// Open. After healing some nodes account for a log to its end and others hold its last operations for ever, although they
+/// meet; only with all classes of faults together, or all but `clone`. One of the first 301 seeds of the counted run.
+#[test]
+#[ignore = "open: what some account for, others only hold"]
+fn what_some_account_for_all_do() {
+    let scenario = Scenario { seed: 1_000_244, nodes: 8, faults: "all".parse().unwrap(), ..Scenario::default() };
+    assert_eq!(run(scenario).broken, None, "{scenario}");
+}
+
 /// What is planted is planted for the whole process: one test at a time.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 

@@ -182,7 +182,8 @@ fn again_and_again() {
     laptop.found();
     let folder = laptop.folder("files");
     laptop.add("files", &folder);
-    let rounds = if std::env::var_os("LARDER_FULL").is_some() { 25 } else { 6 };
+    let quick = if std::env::var_os("LARDER_FULL").is_some() { 25 } else { 6 };
+    let rounds = std::env::var("LARDER_LONG").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(quick);
     let mut acknowledged = 0;
     for round in 0..rounds {
         data::small_files(&folder.join(format!("round-{round}")), round, 150);

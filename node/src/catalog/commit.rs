@@ -80,6 +80,8 @@ pub(super) struct Core {
 /// Where the next value that only this device has goes, so that it outlives the database.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct LocalLog {
+    /// Number of its file: the next one each time that it is written anew.
+    pub(super) segment: u64,
     pub(super) count: u64,
     pub(super) offset: u64,
 }
@@ -87,6 +89,8 @@ pub(super) struct LocalLog {
 /// A foreign batch whose seal and signature were checked.
 pub(super) struct Received {
     pub(super) sealed: SealedBatch,
+    /// Length of the batch outside its seal, which may be far more than inside.
+    pub(super) bytes: usize,
     pub(super) batch: Batch,
     pub(super) hash: [u8; 32],
 }
@@ -236,7 +240,7 @@ impl Stage {
                 let payload = local::encode(namespace, key, value.as_deref());
                 let first_seq = self.local_log.count;
                 let frame = Frame { accounted: true, returned: false, ops: 1, first_seq, payload }.encode();
-                self.append(file_name(LOCAL_FOLDER, 0), self.local_log.offset, &frame);
+                self.append(file_name(LOCAL_FOLDER, self.local_log.segment), self.local_log.offset, &frame);
                 self.local_log.count += 1;
                 self.local_log.offset += frame.len() as u64;
             }
@@ -470,7 +474,7 @@ pub(super) fn write_own(
 ) -> Result<(), CatalogError> {
     let mut to = Writer::default();
     to.number(own.incarnation.into()).number(clock.last().0).number(own_shared);
-    to.number(local_log.count).number(local_log.offset);
+    to.number(local_log.segment).number(local_log.count).number(local_log.offset);
     txn.open_table(META)?.insert("own", rows::close(META, &"own", &to.0).as_slice())?;
     Ok(())
 }

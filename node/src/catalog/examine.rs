@@ -34,6 +34,9 @@ impl LogFiles for Untouched {
     fn rename(&self, _: &str, _: &str) -> io::Result<()> {
         Ok(())
     }
+    fn remove(&self, _: &str) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// What was found.

@@ -32,6 +32,8 @@ use std::{
 
 pub(super) const FILE: &str = "catalog.redb";
 pub(super) const LOG_FOLDER: &str = "log";
+/// Bytes of batches that are taken in one part: compressed, a frame can hold far more than its length.
+const PART_BYTES: usize = 16 << 20;
 
 /// How a catalog is opened.
 #[derive(Clone)]
@@ -396,7 +398,7 @@ impl Catalog {
                 if !permits.is_member(&batch.author) {
                     return Err(ReceiveError::Stranger(batch.author));
                 }
-                Ok(Received { hash: batch_hash(&signed), sealed, batch })
+                Ok(Received { hash: batch_hash(&signed), bytes: signed.bytes.len(), sealed, batch })
             })
             .collect()
     }
@@ -410,17 +412,18 @@ impl Catalog {
         self.ask(|reply| Request::Receive { received, accounted: true, now, reply })?
     }
 
-    /// Takes batches that gossip brought, or a session that has not ended: all or none, in order, stored and merged, but
-    /// not accounted for.
+    /// Takes batches that gossip brought, or a session that has not ended: in order, stored and merged, but not accounted
+    /// for. Batches that hold far more than their seals show are taken a part at a time.
     ///
     /// # Errors
-    /// [`ReceiveError`]; nothing was taken then, unless a fork came before. [`ReceiveError::Gap`] when operations before them are missing: pull them
+    /// [`ReceiveError`]; nothing of the part was taken then, unless a fork came before. [`ReceiveError::Gap`] when operations before them are missing: pull them
     /// in a session.
     pub fn hold(&self, batches: Vec<SealedBatch>, now: Timestamp) -> Result<Applied, ReceiveError> {
         self.hold_if(batches, now, |_, _, _| true)
     }
 
-    /// As [`hold`](Self::hold), but leaves out sound batches that are not admitted: asked are author, operations and bytes.
+    /// As [`hold`](Self::hold), but leaves out sound batches that are not admitted: asked are author, operations and
+    /// bytes outside the seal.
     /// Who refuses one batch of an author must refuse those after it, or they are a [`ReceiveError::Gap`].
     ///
     /// # Errors
@@ -431,18 +434,27 @@ impl Catalog {
         now: Timestamp,
         mut admit: impl FnMut(&Author, usize, usize) -> bool,
     ) -> Result<Applied, ReceiveError> {
-        let mut refused = BTreeSet::new();
-        let mut received = self.check(batches)?;
-        received.retain(|item| {
-            let admitted = admit(&item.batch.author, item.batch.ops.len(), item.sealed.sealed.len());
-            if !admitted {
-                refused.insert(item.batch.author.device);
-            }
-            admitted
-        });
         let accounted = is_planted(Plant::GossipAdvancesVector);
-        let applied: Applied = self.ask(|reply| Request::Receive { received, accounted, now, reply })??;
-        Ok(Applied { refused, ..applied })
+        let (mut all, mut part, mut bytes) = (Applied::default(), Vec::new(), 0);
+        let mut batches = batches.into_iter().peekable();
+        while let Some(sealed) = batches.next() {
+            let checked = self.check(vec![sealed])?;
+            bytes += checked.iter().map(|item| item.bytes).sum::<usize>();
+            part.extend(checked);
+            if bytes >= PART_BYTES || batches.peek().is_none() {
+                let mut received = std::mem::take(&mut part);
+                received.retain(|item| {
+                    let admitted = admit(&item.batch.author, item.batch.ops.len(), item.bytes);
+                    if !admitted {
+                        all.refused.insert(item.batch.author.device);
+                    }
+                    admitted
+                });
+                all.add(self.ask(|reply| Request::Receive { received, accounted, now, reply })??);
+                bytes = 0;
+            }
+        }
+        Ok(all)
     }
 
     /// Accounts for held operations below the given counts, as far as they are here: at the end of a session.
@@ -473,6 +485,15 @@ impl Catalog {
     pub fn set_log_keys(&self, log_keys: LogKeys) {
         let mut identity = self.shared.identity.write().unwrap_or_else(PoisonError::into_inner);
         *identity = Arc::new(Identity { log_keys, ..identity.as_ref().clone() });
+    }
+
+    /// Writes the log of values that only this device has anew when more than half of it was written over; gives the bytes
+    /// that this saves. May block: not for async threads.
+    ///
+    /// # Errors
+    /// [`CatalogError`] when the storage fails; the values are whole all the same.
+    pub fn compact_local_log(&self) -> Result<u64, CatalogError> {
+        self.ask(|reply| Request::CompactLocal { reply })?
     }
 
     /// Notes that a peer has the first `count` operations of this device's own log; kept with the next commit. A peer

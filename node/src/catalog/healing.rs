@@ -40,7 +40,7 @@ impl Core {
             own.incarnation = from.small()?;
             clock = HlcClock::new(Hlc(from.number()?));
             own_shared = from.number()?;
-            local_log = LocalLog { count: from.number()?, offset: from.number()? };
+            local_log = LocalLog { segment: from.number()?, count: from.number()?, offset: from.number()? };
         }
         let authors = Authors::load(&txn.open_table(AUTHORS)?, &txn.open_table(SPLITS)?)?;
         drop(txn);

@@ -56,20 +56,17 @@ impl Identity {
 
     /// Seals a batch under the current epoch.
     ///
-    /// The nonce is a keyed hash of what is sealed, so two different batches never share one (but for a chance of
-    /// 2^-96), the same batch seals to the same bytes, and no randomness is needed.
+    /// The nonce is a keyed hash of the very bytes that are sealed, so no two share one (but for a chance of 2^-96), and no
+    /// randomness is needed.
     pub(super) fn seal(&self, signed: &SignedBatch) -> Result<SealedBatch, CatalogError> {
         let key =
             self.log_keys.keys.get(&self.log_keys.current).ok_or(CatalogError::NoLogKey(self.log_keys.current))?;
         let nonce_key = Zeroizing::new(blake3::derive_key("larder 2026 log batch nonce v1", key.as_slice()));
-        let hash = *blake3::Hasher::new_keyed(&nonce_key)
-            .update(&signed.signature)
-            .update(&signed.bytes)
-            .finalize()
-            .as_bytes();
+        let packed = signed.pack().map_err(|_| CatalogError::Full("operations of one batch"))?;
+        let hash = *blake3::keyed_hash(&nonce_key, packed.as_bytes()).as_bytes();
         let mut nonce = [0; 24];
         nonce.copy_from_slice(&hash[..24]);
-        signed.seal(self.log_keys.current, key, nonce).map_err(|_| CatalogError::Full("operations of one batch"))
+        Ok(packed.seal(self.log_keys.current, key, nonce))
     }
 
     /// Opens a batch; `None` when its epoch's key is not here.

@@ -16,6 +16,7 @@ mod apply;
 mod authors;
 mod blocks;
 mod commit;
+mod compaction;
 mod digest;
 mod error;
 mod examine;

@@ -3,7 +3,7 @@
 use super::{
     CatalogError, OpenReport, Permits,
     apply::{Changes, Merge, is_known},
-    commit::{Core, Stage, kinds, write_authors, write_own},
+    commit::{Core, LocalLog, Stage, kinds, write_authors, write_own},
     forks::{Logs, Place},
     local,
     rows::{self, BatchRow},
@@ -74,7 +74,7 @@ impl Core {
         let mut waiting = Vec::new();
         for (folder, firsts) in folders {
             if folder == LOCAL_FOLDER {
-                self.replay_local(report)?;
+                self.replay_local(&firsts, report)?;
             } else if let Some(author) = author_of(&folder) {
                 waiting.push(Folder { author, firsts, at: None });
             }
@@ -341,8 +341,13 @@ impl Core {
         Ok(())
     }
 
-    fn replay_local(&mut self, report: &mut OpenReport) -> Result<(), CatalogError> {
-        let file = file_name(LOCAL_FOLDER, 0);
+    fn replay_local(&mut self, numbers: &[u64], report: &mut OpenReport) -> Result<(), CatalogError> {
+        // It was written anew after redb was.
+        let anew = numbers.iter().max().copied().filter(|newest| *newest > self.local_log.segment);
+        if let Some(segment) = anew {
+            self.local_log = LocalLog { segment, count: 0, offset: 0 };
+        }
+        let file = file_name(LOCAL_FOLDER, self.local_log.segment);
         let segments = self.shared.segments.clone();
         let mut found = Vec::new();
         loop {
@@ -360,12 +365,16 @@ impl Core {
                 }
             }
         }
-        if found.is_empty() {
+        if found.is_empty() && anew.is_none() {
+            self.remove_old_local();
             return Ok(());
         }
         let txn = self.shared.begin_write()?;
         {
             let mut table = txn.open_table(LOCAL)?;
+            if anew.is_some() {
+                table.retain(|_, _| false)?;
+            }
             for payload in &found {
                 let (namespace, key, value) = local::decode(payload)?;
                 local::write_value(&mut table, namespace, key, value)?;
@@ -373,6 +382,7 @@ impl Core {
         }
         write_own(&txn, &self.own, &self.clock, self.own_shared, &self.local_log)?;
         txn.commit()?;
+        self.remove_old_local();
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 //!
 //! A batch is first appended here and synced, then indexed in redb and merged; whatever redb lacks is replayed when
 //! the catalog opens. `log/<device>.<incarnation>/<first seq>.seg` holds one author, `log/local/…`
-//! the values that only this device has. A file is a row of frames:
+//! the values that only this device has, in the file with the highest number. A file is a row of frames:
 //!
 //! ```text
 //! "LDR1"  flags u32  payload length u32  operations u32  first seq u64  checksum [8]  payload
@@ -59,6 +59,11 @@ pub trait LogFiles: Debug + Send + Sync {
     /// # Errors
     /// What the system says.
     fn rename(&self, name: &str, to: &str) -> io::Result<()>;
+    /// Removes a file; it may come back after a power cut.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn remove(&self, name: &str) -> io::Result<()>;
 }
 
 /// Segment files in a folder.
@@ -185,6 +190,11 @@ impl LogFiles for LogFolder {
         fs::rename(self.path(name), self.path(to))?;
         self.path(to).parent().map_or(Ok(()), sync_folder)
     }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        fs::remove_file(self.path(name))
+    }
 }
 
 /// Segment files in memory: for simulation and tests. Keeps what was synced apart, so that a crash can be played.
@@ -271,10 +281,17 @@ impl LogFiles for LogMemory {
         files.insert(to.to_owned(), file);
         Ok(())
     }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        Ok(())
+    }
 }
 
 /// Folder of the values that only this device has. Never leaves the device: there may be secrets among them.
 pub(super) const LOCAL_FOLDER: &str = "local";
+/// Ends the name of a file that is still being written.
+pub(super) const NEW_SUFFIX: &str = ".new";
 /// A segment file is closed when it is longer than this.
 pub(super) const SEGMENT_BYTES: u64 = 8 << 20;
 const MAGIC: [u8; 4] = *b"LDR1";
@@ -442,6 +459,8 @@ mod tests {
         assert!(matches!(segments.frame_at("a/x.seg", 0).unwrap(), Found::Damaged));
         files.rename("a/x.seg", "a/y.seg.damaged").unwrap();
         assert_eq!(files.list().unwrap(), ["a/y.seg.damaged"]);
+        files.remove("a/y.seg.damaged").unwrap();
+        assert!(files.list().unwrap().is_empty());
     }
 
     #[test]

@@ -67,6 +67,9 @@ pub(super) enum Request {
         author: Author,
         count: u64,
     },
+    CompactLocal {
+        reply: Reply<Result<u64, CatalogError>>,
+    },
 }
 
 impl Request {
@@ -78,7 +81,7 @@ impl Request {
             | Self::Release { now, .. }
             | Self::Permits { now, .. }
             | Self::Care { now, .. } => Some(*now),
-            Self::Account { .. } | Self::Shared { .. } => None,
+            Self::Account { .. } | Self::Shared { .. } | Self::CompactLocal { .. } => None,
         }
     }
 }
@@ -146,13 +149,22 @@ pub(super) fn run(
                     core.own_shared = core.own_shared.max(count.min(stored));
                 }
             }
+            Request::CompactLocal { reply } => {
+                let result = core.compact_local().inspect_err(|error| healing.failed(&core, error));
+                let _ = reply.send(result);
+            }
             request => {
                 let mut stage = Stage::new(&core);
                 let mut answers = Vec::new();
                 next = stage_request(&core, &mut stage, &mut answers, request);
                 while next.is_none() && stage.ops < COMMIT_OPS {
                     match requests.try_recv() {
-                        Ok(request @ (Request::Permits { .. } | Request::Care { .. } | Request::Shared { .. })) => {
+                        Ok(
+                            request @ (Request::Permits { .. }
+                            | Request::Care { .. }
+                            | Request::CompactLocal { .. }
+                            | Request::Shared { .. }),
+                        ) => {
                             next = Some(request);
                         }
                         Ok(request) => next = stage_request(&core, &mut stage, &mut answers, request),
@@ -214,7 +226,7 @@ fn stage_request(core: &Core, stage: &mut Stage, answers: &mut Vec<Answer>, requ
             stage.at(now);
             answers.push(answer(reply, ()));
         }
-        Request::Permits { .. } | Request::Care { .. } | Request::Shared { .. } => {
+        Request::Permits { .. } | Request::Care { .. } | Request::CompactLocal { .. } | Request::Shared { .. } => {
             unreachable!("these are never staged with others")
         }
     }

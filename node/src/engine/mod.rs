@@ -47,6 +47,9 @@ const ADDRESS_PAUSE: Duration = Duration::from_millis(200);
 const ROTATE_PAUSE: Duration = Duration::from_secs(2);
 /// How much longer for each admin that is senior to it and connected: that one is to do it.
 const ROTATE_TURN: Duration = Duration::from_secs(5);
+/// How often it is looked whether the local log can be compacted, and how long nothing may have been said before.
+const COMPACT_EVERY: Duration = Duration::from_secs(600);
+const COMPACT_PAUSE: Duration = Duration::from_secs(30);
 /// How often operations from the future are looked at.
 const RELEASE_EVERY: Duration = Duration::from_secs(30);
 /// How often the group is told how far the audit log goes.
@@ -68,6 +71,7 @@ pub(crate) struct Engine {
     addresses_at: Option<Instant>,
     release_at: Instant,
     head_at: Instant,
+    compact_at: Instant,
     rotate_at: Option<Instant>,
     /// What was said before anybody was asked may travel.
     told: bool,
@@ -92,6 +96,7 @@ impl Engine {
             addresses_at: Some(start),
             release_at: start + RELEASE_EVERY,
             head_at: start + HEAD_EVERY,
+            compact_at: start + COMPACT_EVERY,
             rotate_at: None,
             told: false,
             announcements: news::Announcements::default(),
@@ -117,6 +122,7 @@ impl Engine {
                 self.rotate_at,
                 Some(self.release_at),
                 Some(self.head_at),
+                Some(self.compact_at),
             ];
             let next = wakeup.into_iter().flatten().min().unwrap_or(self.release_at);
             tokio::select! {
@@ -171,6 +177,15 @@ impl Engine {
             self.head_at = now_at + HEAD_EVERY;
             let node = self.node.clone();
             self.node.tasks.spawn_blocking(move || node.tell_audit_head());
+        }
+        if self.compact_at <= now_at {
+            self.compact_at = now_at + COMPACT_EVERY;
+            let catalog = self.node.catalog.clone();
+            self.node.tasks.spawn_blocking(move || match catalog.compact_local_log() {
+                Ok(0) => {}
+                Ok(freed_bytes) => tracing::info!(freed_bytes, "local log compacted"),
+                Err(error) => tracing::warn!(%error, "the local log cannot be compacted"),
+            });
         }
         if self.release_at <= now_at {
             self.release_at = now_at + RELEASE_EVERY;
@@ -339,6 +354,8 @@ impl Engine {
     }
 
     async fn committed(&mut self, commit: Commit) {
+        // Only an idle node compacts.
+        self.compact_at = self.compact_at.max(Instant::now() + COMPACT_PAUSE);
         for fork in &commit.forks {
             self.node.note(Noted::ok("fork", fork.author).fact("seq", fork.seq));
         }

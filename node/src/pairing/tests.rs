@@ -222,6 +222,8 @@ async fn words_that_differ_let_nobody_in() {
         match refused {
             Err(JoinError::WordsDiffer) if !there => {}
             Err(JoinError::Refused(Refusal::Revoked)) if there => {}
+            // Who still writes when it is refused may see the connection go first.
+            Err(JoinError::Unreachable(_)) if there => {}
             other => panic!("{other:?}"),
         }
     }

@@ -18,7 +18,7 @@ fuzz_target!(|input: &[u8]| {
         let key = SigningKey::from_bytes(&[7; 32]);
         let signed = SignedBatch::sign(&batch, &key).expect("what was decoded fits");
         let _ = signed.verify(&batch.group);
-        let sealed = signed.seal(EpochId::new([2; 16]), &[3; 32], [4; 24]).expect("fits");
+        let sealed = signed.pack().expect("fits").seal(EpochId::new([2; 16]), &[3; 32], [4; 24]);
         assert_eq!(sealed.open(&[3; 32]), Ok(signed));
         assert!(batch.next_seq() >= batch.first_seq);
         let _ = encode(&Gossip::of(batch.author, batch.first_seq, batch.next_seq(), &sealed)).expect("fits");

@@ -1,6 +1,9 @@
 //! Batches of operations: signed by their author, sealed for the group.
 
-use super::{Author, INCARNATIONS_MAX};
+use super::{
+    Author, INCARNATIONS_MAX,
+    pack::{self, PackError},
+};
 use crate::{
     bounded::{Bytes, List},
     codec::{self, DecodeError, EncodeError, Wire},
@@ -86,6 +89,9 @@ pub enum BatchError {
     /// It has no operation, its sequence numbers overflow, or its author has an impossible incarnation.
     #[error("batch has no operation, or an impossible sequence number or incarnation")]
     Range,
+    /// What is inside the seal is not what it says.
+    #[error("batch: {0}")]
+    Pack(#[from] PackError),
     /// The seal does not open: another key, or changed bytes.
     #[error("batch does not open with this epoch's key")]
     Seal,
@@ -146,16 +152,32 @@ impl SignedBatch {
         codec::decode(&self.bytes)
     }
 
-    /// Seals for travel and rest. `nonce` must be random and never used again.
+    /// What is sealed: the batch, compressed when that pays. Not canonical: the signature is over [`bytes`](Self::bytes).
     ///
     /// # Errors
     /// [`EncodeError`] when the batch exceeds its limits.
-    pub fn seal(&self, epoch: EpochId, key: &[u8; 32], nonce: [u8; 24]) -> Result<SealedBatch, EncodeError> {
-        let plain = codec::encode(self)?;
+    pub fn pack(&self) -> Result<Packed, EncodeError> {
+        codec::encode(self).map(|plain| Packed(pack::pack(&plain)))
+    }
+}
+
+/// A signed batch as it lies inside a seal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Packed(Vec<u8>);
+
+impl Packed {
+    /// The bytes. A nonce that is derived from a batch must be derived from these: another version may compress the same
+    /// batch to other bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Seals for travel and rest. `nonce` must never be used again for other bytes.
+    pub fn seal(&self, epoch: EpochId, key: &[u8; 32], nonce: [u8; 24]) -> SealedBatch {
         let sealed = XChaCha20Poly1305::new(key.into())
-            .encrypt(&XNonce::from(nonce), plain.as_slice())
+            .encrypt(&XNonce::from(nonce), self.0.as_slice())
             .expect("a batch is shorter than the cipher's limit of 256 GiB");
-        Ok(SealedBatch { epoch, nonce, sealed: Bytes::new(sealed).expect("a sealed batch keeps its limit") })
+        SealedBatch { epoch, nonce, sealed: Bytes::new(sealed).expect("a sealed batch keeps its limit") }
     }
 }
 
@@ -193,7 +215,7 @@ impl SealedBatch {
         let plain = XChaCha20Poly1305::new(key.into())
             .decrypt(&XNonce::from(self.nonce), &self.sealed[..])
             .map_err(|_| BatchError::Seal)?;
-        Ok(codec::decode(&plain)?)
+        Ok(codec::decode(&pack::unpack(&plain, SignedBatch::MAX_BYTES)?)?)
     }
 }
 
@@ -226,7 +248,7 @@ mod tests {
             let batch = batch(first_seq, bodies);
             laws::check(&batch);
             let signed = SignedBatch::sign(&batch, &key()).unwrap();
-            let sealed = signed.seal(EpochId::new([2; 16]), &[3; 32], [4; 24]).unwrap();
+            let sealed = signed.pack().unwrap().seal(EpochId::new([2; 16]), &[3; 32], [4; 24]);
             laws::check(&sealed);
             prop_assert_eq!(sealed.open(&[3; 32]).unwrap().verify(&batch.group).unwrap(), batch);
         }
@@ -247,7 +269,7 @@ mod tests {
             let impossible = Batch { author: Author { incarnation, ..batch.author }, ..batch.clone() };
             assert_eq!(SignedBatch::sign(&impossible, &key()).unwrap().verify(&batch.group), Err(BatchError::Range));
         }
-        let sealed = signed.seal(EpochId::new([2; 16]), &[3; 32], [4; 24]).unwrap();
+        let sealed = signed.pack().unwrap().seal(EpochId::new([2; 16]), &[3; 32], [4; 24]);
         assert_eq!(sealed.open(&[5; 32]), Err(BatchError::Seal));
         let mut bytes = sealed.sealed.to_vec();
         bytes[10] ^= 1;

@@ -6,12 +6,14 @@
 //! Bytes: `docs/formats.md`.
 
 mod batch;
+mod pack;
 mod vector;
 
 pub(crate) use batch::verify_device_signature;
 pub use batch::{
-    BATCH_BYTES_MAX, BATCH_OPS_MAX, Batch, BatchError, Op, SealedBatch, SignedBatch, batch_hash, genesis_hash,
+    BATCH_BYTES_MAX, BATCH_OPS_MAX, Batch, BatchError, Op, Packed, SealedBatch, SignedBatch, batch_hash, genesis_hash,
 };
+pub use pack::PackError;
 pub use vector::{Gap, VersionVector};
 
 use crate::id::DeviceId;

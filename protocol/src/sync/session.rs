@@ -22,8 +22,9 @@ use crate::{
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// Bytes of batches that are asked of the catalog for one frame.
-const LOAD_BYTES: usize = 1 << 20;
+/// Bytes of batches that are asked of the catalog for one frame. A frame is one commit at the receiver, and large commits are
+/// what makes a new device fast.
+const LOAD_BYTES: usize = 2 << 20;
 /// Frames of batches that may be under way without an acknowledgement.
 const WINDOW: u32 = 3;
 /// How long the peer may be silent.
@@ -31,7 +32,7 @@ const STALL_NS: u64 = 30_000_000_000;
 /// How long a session may take, however busy it is; what came stays, and the next one goes on from there.
 const SESSION_NS_MAX: u64 = 3_600_000_000_000;
 /// Bytes of batches in one frame, so that any frame can be encoded.
-const BATCHES_BYTES_MAX: usize = FRAME_BYTES_MAX / 2;
+const BATCHES_BYTES_MAX: usize = FRAME_BYTES_MAX - (64 << 10);
 /// What a batch in a frame takes beside its sealed bytes, at most.
 const BATCH_OVERHEAD_BYTES: usize = 64;
 /// Frames of unknown kinds that are skipped in one session.

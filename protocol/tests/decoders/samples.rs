@@ -118,7 +118,7 @@ pub fn signed(batch: &Batch) -> SignedBatch {
 }
 
 pub fn sealed(batch: &Batch) -> SealedBatch {
-    signed(batch).seal(EPOCH, &[18; 32], [19; 24]).expect("seals")
+    signed(batch).pack().expect("packs").seal(EPOCH, &[18; 32], [19; 24])
 }
 
 fn vector() -> VersionVector {

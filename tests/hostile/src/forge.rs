@@ -51,12 +51,12 @@ pub fn sign(peer: &Peer, batch: &Batch) -> Result<SignedBatch> {
 /// Seals under the current epoch as this device knows it.
 pub fn seal(peer: &Peer, signed: &SignedBatch) -> Result<SealedBatch> {
     let (epoch, secret) = peer.ring.as_ref().context("a stranger holds no key")?.current();
-    Ok(signed.seal(epoch, &secret.log_key(), larder_node::keys::random())?)
+    Ok(signed.pack()?.seal(epoch, &secret.log_key(), larder_node::keys::random()))
 }
 
 /// Seals under a name and a key of the attack's choice.
 pub fn seal_as(signed: &SignedBatch, epoch: EpochId, key: &[u8; 32]) -> Result<SealedBatch> {
-    Ok(signed.seal(epoch, key, larder_node::keys::random())?)
+    Ok(signed.pack()?.seal(epoch, key, larder_node::keys::random()))
 }
 
 /// Consecutive batches of a new log, and how much of it they are.

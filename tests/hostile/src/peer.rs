@@ -9,7 +9,7 @@ use larder_node::{
 };
 use larder_protocol::{
     id::{DeviceId, GroupId, from_hex},
-    log::{Author, Batch, SealedBatch, VersionVector},
+    log::{Author, Batch, INCARNATIONS_MAX, SealedBatch, VersionVector},
     membership::MembershipLog,
     record::{Entry, Record},
     seal::KeyRing,
@@ -21,6 +21,7 @@ use libp2p::{
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
+    path::Path,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU32, Ordering},
@@ -66,6 +67,18 @@ pub struct Peer {
     line: tokio::sync::Mutex<Option<Line>>,
 }
 
+/// Incarnations that one run may use: a device has few, and two attacks must not meet in one log by accident.
+const INCARNATIONS: u32 = 12;
+
+/// The first of as many incarnations as no other run with this home uses.
+fn claim_incarnations(home: &Path) -> Result<u32> {
+    let free = (1..INCARNATIONS_MAX).step_by(INCARNATIONS as usize).find(|first| {
+        let mark = home.join(format!("incarnations-{first}"));
+        std::fs::OpenOptions::new().write(true).create_new(true).open(mark).is_ok()
+    });
+    free.context("this home has no incarnations left")
+}
+
 impl Peer {
     /// Connects to the node, as far as it lets itself be connected to.
     pub async fn start(task: Task) -> Result<Arc<Self>> {
@@ -73,7 +86,8 @@ impl Peer {
             Some(path) => {
                 let home = Home::under(path);
                 let keys = DeviceKeys::load(&home.keys())?.context("the home has no keys")?;
-                (keys, Some(MembershipStore::new(&home.keys()).load()?.context("the home has no membership")?))
+                let store = MembershipStore::new(&home.keys(), keys.device());
+                (keys, Some(store.load()?.context("the home has no membership")?))
             }
             None => (DeviceKeys::generate(), None),
         };
@@ -95,6 +109,7 @@ impl Peer {
         });
         let data = task.data.iter().filter_map(|text| data_address(text)).collect();
         let addresses: Vec<Multiaddr> = task.control.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
+        let incarnation = task.home.as_deref().map_or(Ok(0), claim_incarnations)?;
         let (seen, connected) = watch::channel(false);
         let (dial, mut dials) = tokio::sync::mpsc::channel(1);
         tokio::spawn(async move {
@@ -128,7 +143,7 @@ impl Peer {
             connected,
             learnt: Mutex::default(),
             line: tokio::sync::Mutex::default(),
-            incarnation: AtomicU32::new(u32::from_le_bytes(larder_node::keys::random::<4>()) >> 4),
+            incarnation: AtomicU32::new(incarnation),
         };
         let this = Arc::new(this);
         let is_member = this.log.is_some();

@@ -7,7 +7,7 @@ use larder_protocol::{
     bounded::List,
     codec,
     id::MembershipOpId,
-    log::{SealedBatch, VersionVector},
+    log::{Author, SealedBatch, VersionVector},
     membership::SignedOp,
     sync::{FRAME_BYTES_MAX, Frame},
 };
@@ -110,12 +110,18 @@ impl<'a> Talk<'a> {
         Ok(())
     }
 
+    /// Says what this peer has, as if it had heard no log with two histories.
+    pub async fn claim(&mut self, vector: VersionVector, held: Vec<(Author, u64, u64)>) -> Result<()> {
+        self.send(&Frame::Summary { vector, held: List::truncated(held), tips: List::default() }).await?;
+        self.send(&Frame::Diverged(List::default())).await
+    }
+
     /// Hears the node's summary, and answers with the same and more.
     pub async fn summary(&mut self, more: &VersionVector) -> Result<VersionVector> {
         self.hello().await?;
         let Some(Frame::Summary { vector: mut claimed, .. }) = self.next().await? else { bail!("no summary") };
         claimed.join(more);
-        self.send(&Frame::Summary { vector: claimed.clone(), held: List::default() }).await?;
+        self.claim(claimed.clone(), Vec::new()).await?;
         Ok(claimed)
     }
 
@@ -142,7 +148,12 @@ impl<'a> Talk<'a> {
             loop {
                 match self.next().await? {
                     Some(Frame::Ack) => break,
-                    Some(Frame::Batches(_)) => self.send(&Frame::Ack).await?,
+                    // The node hangs up on who has said what it refuses.
+                    Some(Frame::Batches(_)) => {
+                        if self.send(&Frame::Ack).await.is_err() {
+                            return Ok(false);
+                        }
+                    }
                     Some(_) => {}
                     None => return Ok(false),
                 }
@@ -167,7 +178,7 @@ impl<'a> Talk<'a> {
         self.hello().await?;
         let Some(Frame::Summary { vector: theirs, .. }) = self.next().await? else { bail!("no summary") };
         let nothing = VersionVector::default();
-        self.send(&Frame::Summary { vector: nothing.clone(), held: List::default() }).await?;
+        self.claim(nothing.clone(), Vec::new()).await?;
         let mut all = Vec::new();
         loop {
             match self.next().await? {

@@ -510,3 +510,41 @@ fn many_writers_share_commits_and_lose_nothing() {
     assert_eq!(read.counts().unwrap().files, 200);
     assert_eq!(read.vector().unwrap().get(&author(1)), 201);
 }
+
+/// Compressed, a frame holds far more than it shows: whoever asks is told what is outside the seal, and it is taken in
+/// parts, so that a few of them do not fill the memory.
+#[test]
+fn a_frame_that_holds_more_than_it_shows_is_taken_in_parts() {
+    let (mut batches, mut previous) = (Vec::new(), first(2));
+    for at in 0..20 {
+        let op = || Op { hlc: Hlc::from_parts(now_ms(), 0), kind: 999, body: Bytes::new(vec![0; 16_000]).unwrap() };
+        let (sealed, hash) = seal(2, at * 64, previous, std::iter::repeat_with(op).take(64).collect());
+        batches.push(sealed);
+        previous = hash;
+    }
+    assert!(batches.iter().map(|batch| batch.sealed.len()).sum::<usize>() < 1 << 20);
+
+    let catalog = memory(1);
+    let (commits, mut told) = (Arc::new(std::sync::Mutex::new(Vec::new())), 0);
+    let subscriber = Arc::clone(&commits);
+    catalog.subscribe(move |commit| subscriber.lock().unwrap().push(commit.ops));
+    let count = |_: &Author, _, bytes| {
+        told += bytes;
+        true
+    };
+    let applied = catalog.hold_if(batches.clone(), NOW, count).unwrap();
+    assert_eq!((applied.batches, applied.ops, applied.refused.len()), (20, 20 * 64, 0));
+    assert!(told > 20 * 64 * 16_000, "{told}");
+    assert_eq!(*commits.lock().unwrap(), [17 * 64, 3 * 64]);
+
+    let catalog = memory(1);
+    let last = batches.last_mut().unwrap();
+    *last = SealedBatch { nonce: [9; 24], ..last.clone() };
+    let refused = catalog.hold(batches.clone(), NOW);
+    assert!(matches!(refused, Err(ReceiveError::Batch(_))), "{refused:?}");
+    let held = catalog.read().unwrap().summary().unwrap().held;
+    assert_eq!(held.get(&author(2)), Some(&(0..17 * 64)), "the part before it stays");
+    batches.pop();
+    let refused = catalog.hold_if(batches, NOW, |_, _, _| false).unwrap().refused;
+    assert_eq!(refused, std::collections::BTreeSet::from([device(2)]));
+}

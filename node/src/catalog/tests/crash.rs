@@ -144,6 +144,10 @@ impl LogFiles for Files {
         self.1.take()?;
         self.0.rename(name, to)
     }
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.1.take()?;
+        self.0.remove(name)
+    }
 }
 
 const ROUNDS: u8 = 6;
@@ -333,4 +337,97 @@ fn a_change_of_incarnation_is_finished_whenever_the_power_goes() {
         assert_eq!(read.digest().unwrap(), expected, "{context}");
     }
     assert!(finished > 5 && repeated > 0, "{finished} {repeated}");
+}
+
+fn write_value(catalog: &Catalog, key: u8, value: &[u8]) {
+    let value = LocalWrite::Value { namespace: "queue", key: vec![key], value: Some(value.to_vec()) };
+    catalog.append(Vec::new(), vec![value], NOW).unwrap();
+}
+
+fn values(catalog: &Catalog) -> [Option<Vec<u8>>; 3] {
+    let read = catalog.read().unwrap();
+    [0, 1, 2].map(|key| read.local("queue", &[key]).unwrap())
+}
+
+/// Local values that were written over and over, and one that was removed.
+fn churn(catalog: &Catalog) {
+    for round in 0..8u8 {
+        write_value(catalog, round % 3, &[round; 20_000]);
+    }
+    let gone = LocalWrite::Value { namespace: "queue", key: vec![2], value: None };
+    catalog.append(vec![location(1, 1)], vec![gone], NOW).unwrap();
+}
+
+#[test]
+fn the_local_log_is_compacted_and_nothing_is_lost_whenever_the_power_goes() {
+    let open = |disk: &Disk, files: &Arc<dyn LogFiles>| {
+        Catalog::open_with_backend(Box::new(disk.clone()), Arc::clone(files), identity(1), options()).unwrap()
+    };
+    let expected = [Some(vec![6; 20_000]), Some(vec![7; 20_000]), None];
+    let local = |log: &LogMemory| {
+        let names = log.list().unwrap().into_iter().filter(|name| name.starts_with("local/"));
+        names.map(|name| log.len(&name).unwrap()).collect::<Vec<u64>>()
+    };
+    let run = |power: &Power| {
+        let (disk, log) = (Disk::new(Vec::new(), power.clone()), LogMemory::new());
+        let files: Arc<dyn LogFiles> = Arc::new(Files(log.clone(), power.clone()));
+        let catalog = open(&disk, &files).0;
+        churn(&catalog);
+        (catalog, disk, log)
+    };
+    let whole = Power::until(u64::MAX);
+    let (catalog, _, log) = run(&whole);
+    let (begin, before) = (whole.used(), local(&log));
+    assert_eq!(values(&catalog), expected);
+    let freed = catalog.compact_local_log().unwrap();
+    assert_eq!((values(&catalog), local(&log)), (expected.clone(), vec![before[0] - freed]));
+    assert!(freed > 80_000 && before[0] < freed * 2, "{freed} of {before:?}");
+    assert_eq!(catalog.compact_local_log().unwrap(), 0, "all of it counts");
+    let steps = whole.used();
+    drop(catalog);
+
+    let (mut old, mut new) = (0, 0);
+    for cut in begin..=steps {
+        for fate in [0, 1, 0x2545_f491_4f6c_dd1d ^ cut] {
+            let (catalog, disk, log) = run(&Power::until(cut));
+            let _ = catalog.compact_local_log();
+            drop(catalog);
+            let context = format!("power cut at {cut} of {begin}..{steps}, fate {fate}");
+            let on = Power::until(u64::MAX);
+            let log = log.after_crash((fate % 200) as usize);
+            let files: Arc<dyn LogFiles> = Arc::new(Files(log.clone(), on.clone()));
+            let disk = Disk::new(disk.after_crash(fate), on.clone());
+            let (catalog, report) = open(&disk, &files);
+            assert_eq!((report.cut_bytes, values(&catalog)), (0, expected.clone()), "{context}");
+            let left = local(&log);
+            assert_eq!(left.len(), 1, "{context}: {left:?}");
+            *if left == before { &mut old } else { &mut new } += 1;
+            write_value(&catalog, 2, b"later");
+            drop(catalog);
+            let rebuilt = open(&Disk::new(Vec::new(), on), &files).0;
+            assert_eq!(values(&rebuilt), [expected[0].clone(), expected[1].clone(), Some(b"later".to_vec())]);
+        }
+    }
+    assert!(old > 5 && new > 2, "{old} {new}");
+}
+
+#[test]
+fn an_old_database_takes_the_compacted_local_log() {
+    let on = Power::until(u64::MAX);
+    let (disk, log) = (Disk::new(Vec::new(), on.clone()), LogMemory::new());
+    let files: Arc<dyn LogFiles> = Arc::new(Files(log, on.clone()));
+    let open = |disk: &Disk| {
+        Catalog::open_with_backend(Box::new(disk.clone()), Arc::clone(&files), identity(1), options()).unwrap().0
+    };
+    let catalog = open(&disk);
+    write_value(&catalog, 2, b"forgotten since");
+    drop(catalog);
+    let old = disk.image.lock().unwrap().now.clone();
+    let catalog = open(&disk);
+    churn(&catalog);
+    assert!(catalog.compact_local_log().unwrap() > 0);
+    write_value(&catalog, 0, b"last");
+    let expected = values(&catalog);
+    drop(catalog);
+    assert_eq!(values(&open(&Disk::new(old, on))), expected);
 }

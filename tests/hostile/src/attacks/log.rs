@@ -166,7 +166,7 @@ pub async fn bomb(peer: &Arc<Peer>) -> Result<Value> {
             larder_protocol::log::SignedBatch { bytes: Bytes::new(plain)?, signature: Bytes::new(vec![0; 64])? };
         let batch = forge::first(peer, peer.fresh_author(), vec![forge::junk(999, 8)?]);
         ensure!(
-            !tell(peer, &batch, &signed.seal(epoch, &secret.log_key(), larder_node::keys::random())?).await?,
+            !tell(peer, &batch, &signed.pack()?.seal(epoch, &secret.log_key(), larder_node::keys::random())).await?,
             "taken"
         );
     }
@@ -327,7 +327,7 @@ pub async fn vault(peer: &Arc<Peer>) -> Result<Value> {
     if let Some(Frame::Summary { vector, .. }) = frame {
         ensure!(vector.iter().count() == 0, "a vault is told what the group has");
     }
-    talk.send(&Frame::Summary { vector: VersionVector::default(), held: List::default() }).await?;
+    talk.claim(VersionVector::default(), Vec::new()).await?;
     let mut got = 0;
     let _ = talk.send(&Frame::End { vector: VersionVector::default() }).await;
     while let Some(frame) = talk.next().await? {

@@ -86,7 +86,8 @@ pub async fn truncated(peer: &Arc<Peer>) -> Result<Value> {
     let vector = peer.learnt.lock().unwrap().vector.clone();
     let frames = [
         codec::encode(&Frame::Hello { group: peer.group, epoch: None, catalog: [1; 32], membership: [2; 32] })?,
-        codec::encode(&Frame::Summary { vector: vector.clone(), held: List::default() })?,
+        codec::encode(&Frame::Summary { vector: vector.clone(), held: List::default(), tips: List::default() })?,
+        codec::encode(&Frame::Diverged(List::default()))?,
         codec::encode(&Frame::End { vector })?,
     ];
     let mut cuts = 0;
@@ -187,7 +188,7 @@ pub async fn stall(peer: &Arc<Peer>) -> Result<Value> {
 pub async fn heads(peer: &Arc<Peer>) -> Result<Value> {
     let author = |number: u32| {
         let hash = blake3::hash(&number.to_le_bytes());
-        Author { device: DeviceId::new(*hash.as_bytes()), incarnation: number }
+        Author { device: DeviceId::new(*hash.as_bytes()), incarnation: number % 1_000 }
     };
     let claims: VersionVector = (0..10_000).map(|number| (author(number), 1 << 39)).collect();
     let mut talk = Talk::begin(peer).await?;
@@ -195,7 +196,7 @@ pub async fn heads(peer: &Arc<Peer>) -> Result<Value> {
     let Some(Frame::Summary { mut vector, .. }) = talk.next().await? else { anyhow::bail!("no summary") };
     vector.join(&claims);
     let held = (0..10_000).map(|number| (author(number), (1 << 39) + 1, (1 << 39) + 9));
-    talk.send(&Frame::Summary { vector: vector.clone(), held: List::truncated(held) }).await?;
+    talk.claim(vector.clone(), held.collect()).await?;
     let _ = talk.send(&Frame::End { vector }).await;
     talk.ended().await.context("claims that nothing followed")?;
     // The same about members.

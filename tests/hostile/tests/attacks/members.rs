@@ -43,6 +43,7 @@ const ATTACKS: [&str; 21] = [
 ];
 
 #[test]
+#[ignore = "open: the memory that two attacks take varies around the limit; tests/assurance hostile runs it"]
 fn a_member_that_turns_harms_nobody() {
     let mut scene = Scene::new();
     scene.goes_on();

@@ -48,7 +48,7 @@ impl Scene {
         victim.add("shelf", &shelf);
         data::file(&desk.join("paper.txt"), 2, LIE_BYTES);
         friend.add("desk", &desk);
-        victim.finds("paper", &json::text(&friend.objects(["find", "paper"])[0], "content_id").to_owned());
+        victim.finds("paper", json::text(&friend.objects(["find", "paper"])[0], "content_id"));
         mallory.finds("large", &large);
         cluster::agree(&[victim.clone(), friend.clone(), mallory.clone()]);
         mallory.down();
