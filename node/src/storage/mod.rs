@@ -60,7 +60,7 @@ pub use profile::{ProfileSpec, built_in};
 pub use provider::{Listed, PAGE_MAX, Page, Pending, Put, PutMode, Stat, StorageProvider, Version, list_all};
 pub use registry::{ProviderFactory, Registry, RegistryError, StorageId};
 pub use settings::{
-    Credential, Need, ProviderConfig, SaveCredential, Setting, SettingError, SettingProblem, check_config,
-    check_credential, value,
+    Credential, Need, ProviderConfig, SaveCredential, Setting, SettingError, SettingProblem, SharedCredential,
+    check_config, check_credential, value,
 };
 pub use snapshot::{write_key_bundle, write_snapshot};
