@@ -235,7 +235,7 @@ impl Node {
     /// Waits for what runs in the background, then closes all connections.
     pub(crate) async fn shutdown(&self) {
         self.stop.cancel();
-        self.pairing.close();
+        self.pairing.close_now();
         self.tasks.close();
         if tokio::time::timeout(Duration::from_secs(10), self.tasks.wait()).await.is_err() {
             tracing::warn!("some work did not end in time");
