@@ -19,8 +19,7 @@ use std::{
 };
 use tokio::sync::mpsc;
 
-/// Frames that wait for the machine, of [`FRAME_BYTES_MAX`](larder_protocol::sync::FRAME_BYTES_MAX) together; then the peer
-/// waits.
+/// Frames that wait for the machine, within the stream's room; then the peer waits.
 const FRAMES_MAX: usize = 64;
 /// Sessions that a peer may have begun at once.
 const INBOUND_MAX: u32 = 2;

@@ -9,6 +9,9 @@ use tokio::{
 
 /// Bytes of a frame for which memory is taken before any of it has come; later as much again as has come.
 const FIRST_BYTES: usize = 64 * 1024;
+/// Frames of full length for which there is room: more than a session may send before it hears an answer, or two ends that
+/// both send would wait for each other.
+const ROOM_FRAMES: usize = 2;
 
 /// How long the other end may take to accept what is sent.
 const WRITE_TIME_MAX: Duration = Duration::from_secs(30);
@@ -47,7 +50,7 @@ impl FramedStream {
         (
             FrameReader {
                 reader,
-                room: Arc::new(Semaphore::new(self.frame_bytes_max)),
+                room: Arc::new(Semaphore::new(ROOM_FRAMES * self.frame_bytes_max)),
                 frame_bytes_max: self.frame_bytes_max,
             },
             FrameWriter { writer, frame_bytes_max: self.frame_bytes_max },
@@ -68,7 +71,7 @@ impl AsRef<[u8]> for Received {
     }
 }
 
-/// The receiving direction. All its frames that are not dropped have at most the longest frame's bytes together.
+/// The receiving direction. All its frames that are not dropped have at most the bytes of [`ROOM_FRAMES`] together.
 #[derive(Debug)]
 pub struct FrameReader {
     reader: futures::io::ReadHalf<libp2p::Stream>,
