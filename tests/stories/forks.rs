@@ -148,6 +148,7 @@ fn a_copied_machine_is_seen_and_loses_nothing() {
         assert_eq!(forks.len(), 1, "{status:#}");
         let shown = node.bare_command(["status"]).run().expect(0).text();
         assert!(shown.contains("'laptop' has signed"), "{shown}");
+        assert!(node.run(["doctor"]).objects().iter().any(|finding| finding["kind"] == "forked"));
     }
 
     // Each of the two goes on under an incarnation of its own.
