@@ -9,6 +9,7 @@ mod news;
 mod online;
 mod places;
 mod session;
+mod used;
 mod wants;
 
 pub(crate) use conduct::{Conduct, Share};
@@ -50,7 +51,7 @@ const ROTATE_TURN: Duration = Duration::from_secs(5);
 /// How often it is looked whether logs can be compacted, and how long nothing may have been said before.
 const COMPACT_EVERY: Duration = Duration::from_secs(600);
 const COMPACT_PAUSE: Duration = Duration::from_secs(30);
-/// How often operations from the future are looked at.
+/// How often operations from the future are looked at, and it is kept what devices have used of their shares.
 const RELEASE_EVERY: Duration = Duration::from_secs(30);
 /// How often the group is told how far the audit log goes.
 const HEAD_EVERY: Duration = Duration::from_secs(60 * 60);
@@ -184,13 +185,15 @@ impl Engine {
         }
         if self.release_at <= now_at {
             self.release_at = now_at + RELEASE_EVERY;
-            let catalog = self.node.catalog.clone();
+            let node = self.node.clone();
             self.node.tasks.spawn_blocking(move || {
+                let catalog = &node.catalog;
                 if catalog.read().and_then(|snapshot| snapshot.counts()).is_ok_and(|counts| counts.waiting > 0)
                     && let Err(error) = catalog.release(now())
                 {
                     tracing::warn!(%error, "operations that were held back");
                 }
+                node.keep_conduct();
             });
         }
     }

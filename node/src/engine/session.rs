@@ -2,7 +2,7 @@
 
 use crate::{
     catalog::{Applied, CatalogError, ReceiveError, Summary},
-    network::{FrameError, FramedStream},
+    network::{FrameError, FramedStream, Received},
     node::{Node, log_keys, now},
 };
 use larder_protocol::{
@@ -19,8 +19,8 @@ use std::{
 };
 use tokio::sync::mpsc;
 
-/// Frames that wait for the machine; then the peer waits.
-const FRAMES_MAX: usize = 4;
+/// Frames that wait for the machine, within the stream's room; then the peer waits.
+const FRAMES_MAX: usize = 64;
 /// Sessions that a peer may have begun at once.
 const INBOUND_MAX: u32 = 2;
 
@@ -175,7 +175,7 @@ where
 async fn run(node: &Arc<Node>, device: DeviceId, stream: FramedStream) -> Result<(), SessionError> {
     let start = Instant::now();
     let (mut reader, mut writer) = stream.split();
-    let (frames, mut received) = mpsc::channel::<Result<Vec<u8>, FrameError>>(FRAMES_MAX);
+    let (frames, mut received) = mpsc::channel::<Result<Received, FrameError>>(FRAMES_MAX);
     let reading = tokio::spawn(async move {
         loop {
             let frame = match reader.next().await {
@@ -295,7 +295,9 @@ async fn run(node: &Arc<Node>, device: DeviceId, stream: FramedStream) -> Result
         match tokio::time::timeout(wait, received.recv()).await {
             Ok(Some(_)) if node.members.role(&device).is_none() => return Err(SessionError::Removed),
             Ok(Some(frame)) => {
-                let input = Frame::read(&frame?)?.map_or(Input::UnknownFrame, Input::Frame);
+                // Its bytes go before what is in it is handled.
+                let frame = Frame::read(frame?.as_ref())?;
+                let input = frame.map_or(Input::UnknownFrame, Input::Frame);
                 session.handle(clock(start), input);
             }
             Ok(None) => return Err(SessionError::Closed),
