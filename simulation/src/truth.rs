@@ -26,6 +26,9 @@ pub(crate) struct Known {
     pub(crate) chain: [u8; 32],
 }
 
+/// The batches of a log, and whether each is only a husk.
+pub(crate) type Chain<'a> = Vec<(&'a Known, bool)>;
+
 /// Name of a sealed batch; the same batch seals to the same bytes.
 pub(crate) fn name(sealed: &SealedBatch) -> [u8; 32] {
     *blake3::hash(&sealed.sealed).as_bytes()
@@ -243,7 +246,7 @@ impl Truth {
         author: &Author,
         log: &[SealedBatch],
         others: &BTreeMap<Author, (u64, [u8; 32])>,
-    ) -> Result<(Vec<(&Known, bool)>, Option<Author>), Broken> {
+    ) -> Result<(Chain<'_>, Option<Author>), Broken> {
         let signer = self.signer(author);
         let (mut seq, mut previous, mut chain) = (0, genesis_hash(&GROUP, &signer), Vec::new());
         let mut parent = None;

@@ -196,7 +196,7 @@ mod tests {
     #[test]
     fn ranges_that_touch_are_joined_and_unsound_ones_are_refused() {
         let joined = Checkpoint::new([1..3, 3..5]).unwrap();
-        assert_eq!((joined.ranges(), joined.end()), (&[1..5][..], 5));
+        assert_eq!((joined.ranges().len(), joined.ranges()[0].clone(), joined.end()), (1, 1..5, 5));
         for ranges in [[2..2, 4..5], [3..5, 1..2], [1..4, 3..5]] {
             assert_eq!(Checkpoint::new(ranges), Err(CheckpointError::Ranges));
         }
@@ -212,7 +212,6 @@ mod tests {
         for ranges in [&[][..], &[(1, 0)], &[(1, 2), (0, 2)]] {
             assert!(matches!(raw(ranges), Err(DecodeError::Malformed(_))), "{ranges:?}");
         }
-        let far = (SEQ_MAX, 1);
-        assert_eq!(Checkpoint::new([far.0..far.0 + far.1]), Err(CheckpointError::Ranges));
+        assert_eq!(Checkpoint::new(std::iter::once(SEQ_MAX..SEQ_MAX + 1)), Err(CheckpointError::Ranges));
     }
 }
