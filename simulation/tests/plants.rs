@@ -24,7 +24,7 @@ fn scenario(plant: Plant) -> &'static str {
         Plant::FutureIsMerged | Plant::WaitingIsForgotten => "future,future-member",
         Plant::ChainIsNotChecked => "equivocate,crash",
         Plant::OwnLogIsNotVouchedFor => "clone",
-        Plant::HuskIsTakenUnproven => "strip",
+        Plant::HuskIsTakenUnproven => "network,strip",
         Plant::LivingIsLetGo => "network,compact",
     }
 }
