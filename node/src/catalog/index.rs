@@ -34,7 +34,8 @@ fn decode<'a, const N: usize>(
 /// The part of sorted keys from one to another, both included.
 fn between<'a, const N: usize>(keys: &'a [[u8; N]], from: &[u8; N], until: &[u8; N]) -> &'a [[u8; N]] {
     let keys = &keys[keys.partition_point(|key| key < from)..];
-    &keys[..keys.partition_point(|key| key <= until)]
+    // Mostly there are none or one.
+    &keys[..keys.iter().take_while(|key| *key <= until).count()]
 }
 
 /// The committed keys from one to another, both included, in order.
@@ -108,9 +109,13 @@ impl<'t, const N: usize> Index<'t, N> {
             self.flush()?;
         }
         let mut around = self.table.upper_bound(Bound::Included(key))?;
-        let (start, keys) = match around.peek_prev()? {
-            Some((start, row)) => (*start.value(), decode(self.definition, start.value(), row.value())?.to_vec()),
-            None => ([0; N], Vec::new()),
+        let mut keys = Vec::with_capacity(Self::KEYS_MAX + 1);
+        let start = match around.peek_prev()? {
+            Some((start, row)) => {
+                keys.extend_from_slice(decode(self.definition, start.value(), row.value())?);
+                *start.value()
+            }
+            None => [0; N],
         };
         let next = around.peek_next()?.map(|(next, _)| *next.value());
         drop(around);
@@ -146,7 +151,8 @@ impl<'t, const N: usize> Index<'t, N> {
         if block.keys.len() > Self::KEYS_MAX {
             // Keys that come in order leave full blocks behind.
             let cut = if at == Self::KEYS_MAX { at } else { block.keys.len() / 2 };
-            let keys = block.keys.split_off(cut);
+            let mut keys = Vec::with_capacity(Self::KEYS_MAX + 1);
+            keys.extend(block.keys.drain(cut..));
             let (start, next) = (keys[0], block.next);
             block.next = Some(start);
             self.keep(Block { start, next, keys, is_changed: true });

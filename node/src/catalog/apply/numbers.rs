@@ -93,8 +93,8 @@ impl Merge<'_> {
         Ok(known)
     }
 
-    pub(in crate::catalog) fn find_entry(&mut self, folder: u32, name: &str) -> Result<Option<u32>, CatalogError> {
-        let prefix = name_prefix(folder, name);
+    /// The entry ordinal of a name; `prefix` is its [`name_prefix`].
+    pub(in crate::catalog) fn find_entry(&mut self, prefix: [u8; 8], name: &str) -> Result<Option<u32>, CatalogError> {
         for key in self.names.range(&index_key(prefix, 0), &index_key(prefix, u32::MAX))? {
             let ordinal = ordinal_of(&key);
             let row = self.entry_rows.get(&self.entries, ordinal)?.ok_or_else(|| CatalogError::damaged("entries-1"))?;
@@ -120,7 +120,7 @@ impl Merge<'_> {
         };
         let (folder, name) = path.split();
         match self.find_folder(number, folder)? {
-            Some(folder) => self.find_entry(folder, name),
+            Some(folder) => self.find_entry(name_prefix(folder, name), name),
             None => Ok(None),
         }
     }

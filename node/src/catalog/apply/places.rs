@@ -51,14 +51,15 @@ impl Merge<'_> {
         let Some(location) = self.believed(stamp.author, &entry.location, entry.mount_epoch)? else { return Ok(()) };
         let (folder, name) = entry.path.split();
         let folder = self.folder(location, folder)?;
-        let (ordinal, old) = match self.find_entry(folder, name)? {
+        let prefix = name_prefix(folder, name);
+        let (ordinal, old) = match self.find_entry(prefix, name)? {
             Some(ordinal) => {
                 let row = self.entry_rows.get(&self.entries, ordinal)?;
                 (ordinal, row.cloned().ok_or_else(|| CatalogError::damaged("entries-1"))?)
             }
             None => {
                 let ordinal = take_number(&mut self.totals.entries_next, "entries")?;
-                self.names.insert(index_key(name_prefix(folder, name), ordinal))?;
+                self.names.insert(index_key(prefix, ordinal))?;
                 (ordinal, EntryRow::void(folder, name))
             }
         };
