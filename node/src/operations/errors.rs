@@ -97,7 +97,7 @@ pub(crate) fn open(subject: &str, error: OpenError) -> ControlError {
                 StorageErrorKind::Unavailable => ErrorKind::LocationOffline,
                 _ => ErrorKind::Io,
             };
-            ControlError { retry: error.retry(), ..ControlError::new(kind, subject).detail(error.detail) }
+            ControlError { retry: error.may_retry(), ..ControlError::new(kind, subject).detail(error.detail) }
         }
         error => ControlError::new(ErrorKind::Damaged, subject).detail(error.to_string()),
     }

@@ -3,8 +3,13 @@
 use larder_protocol::id::ChunkId;
 use std::fmt;
 
-/// Key of an object: relative, `/`-separated, of letters, digits, `.`, `-` and `_`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// Key of an object: relative and `/`-separated.
+///
+/// Any characters but those that some service refuses in a name: controls, `\`, `"`, `*`, `:`, `<`, `>`, `?`, `|`. No part
+/// is empty, longer than 200 bytes, ends with `.` or begins or ends with a space; the whole has at most 700 bytes. Keys are
+/// bytes: nothing is normalised. Some services take keys that differ only in case for the same, so Larder makes none.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct ObjectKey(String);
 
 impl ObjectKey {
@@ -13,17 +18,43 @@ impl ObjectKey {
         let key = key.into();
         let fits = |part: &str| {
             !part.is_empty()
-                && part != "."
-                && part != ".."
-                && part.len() <= 128
-                && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte))
+                && part.len() <= 200
+                && !part.starts_with(' ')
+                && !part.ends_with(['.', ' '])
+                && !part.chars().any(|c| c.is_control() || "\\\"*:<>?|".contains(c))
         };
-        (key.len() <= 512 && key.split('/').all(fits)).then_some(Self(key))
+        (key.len() <= 700 && key.split('/').all(fits)).then_some(Self(key))
     }
 
     /// The key as text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The chunk or manifest that must be under this key, if its bytes follow from it.
+    pub fn content_named(&self) -> Option<ChunkId> {
+        let mut parts = self.0.strip_prefix("objects/")?.split('/');
+        let (shard, name) = (parts.next()?, parts.next()?);
+        (parts.next().is_none() && name.get(..2) == Some(shard)).then(|| name.parse().ok()).flatten()
+    }
+
+    /// The key of objects that only tests of a storage write.
+    pub(super) fn probe() -> Self {
+        Self(".larder/probe".to_owned())
+    }
+}
+
+impl TryFrom<String> for ObjectKey {
+    type Error = &'static str;
+
+    fn try_from(key: String) -> Result<Self, Self::Error> {
+        Self::new(key).ok_or("not the key of an object")
+    }
+}
+
+impl From<ObjectKey> for String {
+    fn from(key: ObjectKey) -> Self {
+        key.0
     }
 }
 

@@ -1,6 +1,6 @@
 //! Contents to objects and back: one way for every profile.
 
-use super::{ProfileSpec, StorageError, StorageProvider, layout::object_key};
+use super::{ObjectKey, ProfileSpec, Put, PutMode, StorageError, StorageProvider, layout::object_key};
 use bytes::Bytes;
 use larder_protocol::{
     bounded::List,
@@ -146,14 +146,14 @@ pub async fn put_content(
                 chunk: piece.id,
                 plain: piece.plain,
             };
-            let put = provider.put(&object_key(&piece.id), Bytes::from(piece.stored)).await?;
+            let put = put_named(provider, &object_key(&piece.id), Bytes::from(piece.stored)).await?;
             progress(chunk.length);
             Ok::<_, StorageError>((chunk, put))
         });
         for put in futures::future::join_all(puts).await {
             let (chunk, put) = put?;
             stored_bytes += chunk.stored;
-            new_bytes += if put == super::Put::New { chunk.stored } else { 0 };
+            new_bytes += if put == Put::New { chunk.stored } else { 0 };
             chunks.push(chunk);
         }
         if offset >= size {
@@ -168,8 +168,17 @@ pub async fn put_content(
     let object = manifest.close(&sealing.signing, spec.encrypted.then_some(secret), crate::keys::random())?;
     let id = chunk_id(&object);
     let len = object.len() as u64;
-    provider.put(&object_key(&id), Bytes::from(object)).await?;
+    put_named(provider, &object_key(&id), Bytes::from(object)).await?;
     Ok(Stored { manifest: id, stored_bytes: stored_bytes + len, new_bytes: new_bytes + len })
+}
+
+/// Puts an object whose key follows from its bytes: one of that length stays, and is not sent again.
+async fn put_named(provider: &dyn StorageProvider, key: &ObjectKey, bytes: Bytes) -> Result<Put, StorageError> {
+    match provider.stat(key).await? {
+        Some(stat) if stat.size == bytes.len() as u64 => Ok(Put::AlreadyThere),
+        Some(_) => provider.put(key, bytes, PutMode::Replace).await,
+        None => provider.put(key, bytes, PutMode::IfAbsent).await,
+    }
 }
 
 /// Gives stored chunks by their names, from a storage or from files that were fetched.

@@ -1,7 +1,7 @@
 //! What a sealed location holds beside its chunks: its snapshot and the key bundle.
 
 use super::{
-    OpenError, Sealing, StorageError, StorageErrorKind, StorageProvider,
+    OpenError, PutMode, Sealing, StorageError, StorageErrorKind, StorageProvider,
     layout::{key_bundle, snapshot_page},
 };
 use larder_protocol::{
@@ -34,7 +34,7 @@ pub async fn write_snapshot(
         };
         let (epoch, secret) = sealing.ring.current();
         let object = page.with(entries).close(&sealing.signing, epoch, secret, crate::keys::random())?;
-        provider.replace(&key, object.into()).await?;
+        provider.put(&key, object.into(), PutMode::Replace).await?;
     }
     Ok(())
 }
@@ -50,5 +50,6 @@ pub async fn write_key_bundle(provider: &dyn StorageProvider, bundle: &KeyBundle
     if provider.get_range(&key, None).await.is_ok_and(|stored| stored == bytes) {
         return Ok(());
     }
-    provider.replace(&key, bytes.into()).await
+    provider.put(&key, bytes.into(), PutMode::Replace).await?;
+    Ok(())
 }

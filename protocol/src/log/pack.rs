@@ -1,7 +1,7 @@
 //! What lies inside a batch's seal: the signed batch as it is, or compressed where that makes it shorter.
 //!
 //! A first byte says which: 0 is followed by the batch, 1 by its length (u32, little endian) and an LZ4 block. LZ4 because
-//! its decoder here is small, safe and without allocation of its own; `docs/decisions/0006-log-at-scale.md` has the figures.
+//! its decoder here is small, safe and without allocation of its own; `docs/decisions/0007-log-at-scale.md` has the figures.
 //! Nothing is allocated for a length that the limit or the block forbids.
 
 use std::borrow::Cow;

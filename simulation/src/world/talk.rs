@@ -52,11 +52,19 @@ impl World {
         self.meet_some(number)
     }
 
-    /// Begins sessions with two others.
+    /// Begins sessions with two of those with whom a connection can stand, whoever opened it; like the engine of a node,
+    /// which asks two of the peers that it is connected with.
     pub(super) fn meet_some(&mut self, number: usize) -> Result<(), Broken> {
+        let peers: Vec<usize> =
+            (0..self.machines.len()).filter(|it| *it != number && self.links.can_meet(number, *it)).collect();
+        if peers.len() + 1 < self.machines.len() {
+            self.fire(Fault::Nat);
+        }
         for _ in 0..2 {
-            let other = self.rng.index(self.machines.len());
-            self.connect(number, other)?;
+            if !peers.is_empty() {
+                let other = peers[self.rng.index(peers.len())];
+                self.connect(number, other)?;
+            }
         }
         if self.machines[number].provisional
             && let Some(best) = self.knows_most(number).into_iter().next()
@@ -243,8 +251,7 @@ impl World {
             return Ok(());
         }
         let asks = self.machines[a].provisional || self.machines[b].provisional;
-        if !asks && !self.links.can_dial(a, b) {
-            self.fire(Fault::Nat);
+        if !asks && !self.links.can_meet(a, b) {
             return Ok(());
         }
         if !self.links.reaches(a, b) || !self.links.reaches(b, a) {

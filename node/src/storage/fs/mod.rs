@@ -1,26 +1,32 @@
 //! `fs`: objects as files of a folder.
 //!
 //! temp file in the same file system → write → fsync → rename → fsync of the folder. A crash leaves a temp file, which is
-//! removed when the storage is opened again, never a half object.
+//! removed when the storage is opened again, never a half object. A temp file is locked while somebody writes it, so that
+//! opening the folder twice takes nothing from under a writer. After an fsync that failed the storage only reads, until its
+//! test passes: what the system said to have written may be gone (Rebello et al., "Can Applications Recover from fsync
+//! Failures?", ATC 2020).
+
+mod files;
+mod uploads;
 
 use super::{
-    Listed, ObjectKey, Pending, ProviderFactory, Put, StorageError, StorageErrorKind, StorageProvider,
-    registry::ProviderConfig,
+    Credential, Multipart, ObjectKey, Page, Pending, ProviderConfig, ProviderFactory, Put, PutMode, Quota, Rename,
+    Setting, SettingError, Stat, StorageError, StorageErrorKind, StorageProvider, Usage, Version, check_config, clock,
+    tree::{self, Child, Folders},
 };
 use bytes::Bytes;
+use files::Files;
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Write},
+    fs::{self, File},
+    io::{self, Read},
     ops::Range,
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
 };
 
 const NAME: &str = "fs";
+const SETTINGS: &[Setting] = &[Setting::required("path", "absolute path of the folder")];
 
 /// Makes `fs` providers.
 pub struct FsFactory;
@@ -30,14 +36,19 @@ impl ProviderFactory for FsFactory {
         NAME
     }
 
-    fn validate(&self, config: &ProviderConfig) -> Result<(), StorageError> {
+    fn settings(&self) -> &'static [Setting] {
+        SETTINGS
+    }
+
+    fn validate(&self, config: &ProviderConfig) -> Result<(), SettingError> {
+        check_config(NAME, SETTINGS, config)?;
         match config.get("path") {
             Some(path) if Path::new(path).is_absolute() => Ok(()),
-            _ => Err(StorageError::new(NAME, StorageErrorKind::Invalid, "'path' must be an absolute folder")),
+            _ => Err(SettingError::invalid(NAME, "path", "must be an absolute folder")),
         }
     }
 
-    fn create(&self, config: &ProviderConfig) -> Result<Arc<dyn StorageProvider>, StorageError> {
+    fn create(&self, config: &ProviderConfig, _: &Credential) -> Result<Arc<dyn StorageProvider>, StorageError> {
         let path = config.get("path").map(PathBuf::from).unwrap_or_default();
         Ok(Arc::new(FsProvider::open(path)?))
     }
@@ -46,18 +57,7 @@ impl ProviderFactory for FsFactory {
 /// Objects as files of a folder.
 #[derive(Debug, Clone)]
 pub struct FsProvider {
-    inner: Arc<Inner>,
-}
-
-#[derive(Debug)]
-struct Inner {
-    root: PathBuf,
-    temp: PathBuf,
-    next: AtomicU64,
-}
-
-fn wrap(error: io::Error) -> StorageError {
-    StorageError::io(NAME, &error)
+    files: Arc<Files>,
 }
 
 impl FsProvider {
@@ -66,82 +66,19 @@ impl FsProvider {
     /// # Errors
     /// [`StorageError`] when the folder cannot be used.
     pub fn open(root: PathBuf) -> Result<Self, StorageError> {
-        let temp = root.join(".larder").join("tmp").join("objects");
-        if !root.is_dir() {
-            return Err(StorageError::new(NAME, StorageErrorKind::Unavailable, "the folder is not there"));
-        }
-        fs::create_dir_all(&temp).map_err(wrap)?;
-        for entry in fs::read_dir(&temp).map_err(wrap)?.flatten() {
-            let _ = fs::remove_file(entry.path());
-        }
-        Ok(Self { inner: Arc::new(Inner { root, temp, next: AtomicU64::new(0) }) })
+        Ok(Self { files: Arc::new(Files::open(root)?) })
     }
 
+    /// Runs blocking work apart from the async threads.
     fn run<'a, T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Inner) -> io::Result<T> + Send + 'static,
+        work: impl FnOnce(&Files) -> io::Result<T> + Send + 'static,
     ) -> Pending<'a, T> {
-        let inner = self.inner.clone();
+        let files = self.files.clone();
         Box::pin(async move {
-            let done = tokio::task::spawn_blocking(move || work(&inner)).await;
-            done.map_err(|error| StorageError::new(NAME, StorageErrorKind::Other, error.to_string()))?.map_err(wrap)
+            let done = tokio::task::spawn_blocking(move || work(&files).map_err(|error| files.error(error))).await;
+            done.map_err(|error| StorageError::new(NAME, StorageErrorKind::Other, error.to_string()))?
         })
-    }
-}
-
-impl Inner {
-    fn path(&self, key: &ObjectKey) -> PathBuf {
-        self.root.join(key.as_str())
-    }
-
-    /// Writes a temp file, renames it to its key, and makes both durable.
-    fn write(&self, key: &ObjectKey, bytes: &[u8]) -> io::Result<()> {
-        let path = self.path(key);
-        let folder = path.parent().unwrap_or(&self.root);
-        if !folder.is_dir() {
-            fs::create_dir_all(folder)?;
-            let mut above = folder.parent();
-            while let Some(dir) = above.filter(|dir| dir.starts_with(&self.root)) {
-                File::open(dir)?.sync_all()?;
-                above = dir.parent();
-            }
-        }
-        let temp = self.temp.join(self.next.fetch_add(1, Ordering::Relaxed).to_string());
-        let written = (|| {
-            let mut file = OpenOptions::new().create(true).truncate(true).write(true).open(&temp)?;
-            file.write_all(bytes)?;
-            file.sync_all()?;
-            fs::rename(&temp, &path)
-        })();
-        if let Err(error) = written {
-            let _ = fs::remove_file(&temp);
-            return Err(error);
-        }
-        File::open(folder)?.sync_all()
-    }
-
-    fn list(&self, prefix: &str) -> io::Result<Vec<Listed>> {
-        let mut found = Vec::new();
-        let mut folders = vec![self.root.clone()];
-        while let Some(folder) = folders.pop() {
-            for entry in fs::read_dir(&folder)? {
-                let entry = entry?;
-                let path = entry.path();
-                if path == self.temp {
-                    continue;
-                }
-                if entry.file_type()?.is_dir() {
-                    folders.push(path);
-                    continue;
-                }
-                let key = path.strip_prefix(&self.root).ok().and_then(Path::to_str).and_then(ObjectKey::new);
-                if let Some(key) = key.filter(|key| key.as_str().starts_with(prefix)) {
-                    found.push(Listed { key, size: entry.metadata()?.len() });
-                }
-            }
-        }
-        found.sort_by(|a, b| a.key.cmp(&b.key));
-        Ok(found)
     }
 }
 
@@ -150,63 +87,117 @@ impl StorageProvider for FsProvider {
         NAME
     }
 
-    fn put<'a>(&'a self, key: &'a ObjectKey, bytes: Bytes) -> Pending<'a, Put> {
+    fn put<'a>(&'a self, key: &'a ObjectKey, bytes: Bytes, mode: PutMode) -> Pending<'a, Put> {
         let key = key.clone();
-        self.run(move |inner| match fs::metadata(inner.path(&key)) {
-            Ok(meta) if meta.len() == bytes.len() as u64 => Ok(Put::AlreadyThere),
-            _ => inner.write(&key, &bytes).map(|()| Put::New),
-        })
-    }
-
-    fn replace<'a>(&'a self, key: &'a ObjectKey, bytes: Bytes) -> Pending<'a, ()> {
-        let key = key.clone();
-        self.run(move |inner| inner.write(&key, &bytes))
+        self.run(move |files| files.put(&key, &bytes, mode))
     }
 
     fn get_range<'a>(&'a self, key: &'a ObjectKey, range: Option<Range<u64>>) -> Pending<'a, Bytes> {
         let key = key.clone();
-        self.run(move |inner| {
-            let file = File::open(inner.path(&key))?;
+        self.run(move |files| {
+            let mut file = File::open(files.path(&key))?;
             let len = file.metadata()?.len();
             let range = range.unwrap_or(0..len);
             let (start, end) = (range.start.min(len), range.end.min(len));
+            if (start, end) == (0, len) {
+                // Into memory that nobody has to clear first.
+                let mut bytes = Vec::with_capacity(usize::try_from(len).map_err(io::Error::other)?);
+                file.read_to_end(&mut bytes)?;
+                return Ok(bytes.into());
+            }
             let mut bytes = vec![0; usize::try_from(end.saturating_sub(start)).map_err(io::Error::other)?];
             file.read_exact_at(&mut bytes, start)?;
             Ok(bytes.into())
         })
     }
 
-    fn stat<'a>(&'a self, key: &'a ObjectKey) -> Pending<'a, Option<u64>> {
+    fn stat<'a>(&'a self, key: &'a ObjectKey) -> Pending<'a, Option<Stat>> {
         let key = key.clone();
-        self.run(move |inner| match fs::metadata(inner.path(&key)) {
-            Ok(meta) => Ok(Some(meta.len())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        self.run(move |files| match fs::metadata(files.path(&key)) {
+            Ok(meta) if meta.is_file() => Ok(Some(Stat {
+                size: meta.len(),
+                modified: meta.modified().ok().map(clock::timestamp),
+                version: Some(Version(format!("{}.{}-{}", meta.mtime(), meta.mtime_nsec(), meta.ino()))),
+            })),
+            Ok(_) => Ok(None),
+            Err(error) if files::is_missing(&error) => files.present().map(|()| None),
             Err(error) => Err(error),
         })
     }
 
-    fn list<'a>(&'a self, prefix: &'a str) -> Pending<'a, Vec<Listed>> {
-        let prefix = prefix.to_owned();
-        self.run(move |inner| inner.list(&prefix))
+    fn list<'a>(&'a self, prefix: &'a str, after: Option<&'a ObjectKey>, limit: usize) -> Pending<'a, Page> {
+        Box::pin(tree::list(self, prefix, after, limit))
     }
 
     fn delete<'a>(&'a self, key: &'a ObjectKey) -> Pending<'a, ()> {
         let key = key.clone();
-        self.run(move |inner| match fs::remove_file(inner.path(&key)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        })
+        self.run(move |files| files.delete(&key))
     }
 
     fn test(&self) -> Pending<'_, ()> {
-        self.run(|inner| {
-            let probe = inner.temp.join("probe");
-            File::create(&probe)?.sync_all()?;
-            fs::remove_file(probe)
-        })
+        self.run(Files::probe)
     }
 
     fn local_path(&self, key: &ObjectKey) -> Option<PathBuf> {
-        Some(self.inner.path(key))
+        Some(self.files.path(key))
+    }
+
+    fn multipart(&self) -> Option<&dyn Multipart> {
+        Some(self)
+    }
+
+    fn rename(&self) -> Option<&dyn Rename> {
+        Some(self)
+    }
+
+    fn quota(&self) -> Option<&dyn Quota> {
+        Some(self)
+    }
+}
+
+impl Folders for FsProvider {
+    fn children<'a>(&'a self, folder: &'a str) -> Pending<'a, Vec<Child>> {
+        let folder = folder.to_owned();
+        self.run(move |files| {
+            let path = files.root().join(&folder);
+            let entries = match fs::read_dir(&path) {
+                Err(error) if files::is_missing(&error) => return files.present().map(|()| Vec::new()),
+                entries => entries?,
+            };
+            let mut children = Vec::new();
+            for entry in entries {
+                let entry = entry?;
+                let kind = entry.file_type()?;
+                let Ok(name) = entry.file_name().into_string() else { continue };
+                if files.is_temp(&entry.path()) || !(kind.is_dir() || kind.is_file()) {
+                    continue;
+                }
+                let meta = match entry.metadata() {
+                    // Removed since the folder was read.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                    meta => meta?,
+                };
+                let modified = meta.modified().ok().map(clock::timestamp);
+                children.push(Child { name, folder: kind.is_dir(), size: meta.len(), modified });
+            }
+            Ok(children)
+        })
+    }
+}
+
+impl Rename for FsProvider {
+    fn rename<'a>(&'a self, from: &'a ObjectKey, to: &'a ObjectKey, mode: PutMode) -> Pending<'a, ()> {
+        let (from, to) = (from.clone(), to.clone());
+        self.run(move |files| files.rename(&from, &to, mode))
+    }
+}
+
+impl Quota for FsProvider {
+    fn usage(&self) -> Pending<'_, Usage> {
+        self.run(|files| {
+            let stat = rustix::fs::statvfs(files.root())?;
+            let used = stat.f_blocks.saturating_sub(stat.f_bfree).saturating_mul(stat.f_frsize);
+            Ok(Usage { used, free: Some(stat.f_bavail.saturating_mul(stat.f_frsize)) })
+        })
     }
 }

@@ -1,5 +1,10 @@
 //! Providers through the suite, and contents through the pipeline.
 
+mod layers;
+mod model;
+mod registry;
+mod uploads;
+
 use super::{fs::FsProvider, memory::MemoryProvider, *};
 use larder_protocol::{
     id::{ChunkId, ContentId, EpochId, LocationId},
@@ -7,17 +12,80 @@ use larder_protocol::{
     seal::{EpochSecret, KeyRing, Manifest, SnapshotEntry},
     time::Timestamp,
 };
-use std::{collections::BTreeMap, fs::File, io::Write, ops::Range, os::unix::fs::FileExt, path::Path, sync::Arc};
+use std::{fs::File, io::Write, ops::Range, os::unix::fs::FileExt, path::Path, sync::Arc};
+
+/// Runs the whole suite; what a storage does not declare is skipped.
+pub(super) async fn conforms(provider: &dyn StorageProvider) {
+    let report = conformance::run(provider, None).await;
+    assert!(report.is_clean(), "{}: {report}", provider.name());
+}
 
 #[tokio::test]
 async fn memory_conforms() {
-    conformance::suite(&MemoryProvider::default()).await;
+    conforms(&MemoryProvider::default()).await;
 }
 
 #[tokio::test]
 async fn fs_conforms() {
     let dir = tempfile::tempdir().unwrap();
-    conformance::suite(&FsProvider::open(dir.path().to_owned()).unwrap()).await;
+    conforms(&FsProvider::open(dir.path().to_owned()).unwrap()).await;
+}
+
+#[cfg(feature = "clouds")]
+#[tokio::test(flavor = "multi_thread")]
+async fn sqlite_conforms_and_keeps_what_it_has() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("objects.db");
+    let provider = sqlite::SqliteProvider::open(&file).unwrap();
+    conforms(&provider).await;
+    let key = ObjectKey::new("kept").unwrap();
+    provider.put(&key, "x".into(), PutMode::IfAbsent).await.unwrap();
+    drop(provider);
+    let again = sqlite::SqliteProvider::open(&file).unwrap();
+    assert_eq!(again.get_range(&key, None).await.unwrap(), "x");
+    let other = dir.path().join("other.db");
+    rusqlite::Connection::open(&other).unwrap().execute_batch("CREATE TABLE theirs (x)").unwrap();
+    assert_eq!(sqlite::SqliteProvider::open(&other).err().unwrap().kind, StorageErrorKind::Invalid);
+    std::fs::write(&other, vec![7; 10_000]).unwrap();
+    let damaged = sqlite::SqliteProvider::open(&other).err().unwrap();
+    assert_eq!((damaged.kind, damaged.retry), (StorageErrorKind::Damaged, Retry::No));
+}
+
+#[tokio::test]
+async fn an_unplugged_folder_is_not_an_empty_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("drive");
+    std::fs::create_dir(&root).unwrap();
+    let provider = FsProvider::open(root.clone()).unwrap();
+    let key = ObjectKey::new("a/b").unwrap();
+    provider.put(&key, "x".into(), PutMode::IfAbsent).await.unwrap();
+    std::fs::rename(&root, dir.path().join("elsewhere")).unwrap();
+    let gone = |error: StorageError| assert_eq!((error.kind, error.may_retry()), (StorageErrorKind::Unavailable, true));
+    gone(provider.stat(&key).await.unwrap_err());
+    gone(provider.get_range(&key, None).await.unwrap_err());
+    gone(provider.list("", None, 9).await.unwrap_err());
+    gone(provider.put(&key, "x".into(), PutMode::Replace).await.unwrap_err());
+    gone(provider.delete(&key).await.unwrap_err());
+    assert!(!root.exists(), "nothing is written where the drive was");
+}
+
+#[tokio::test]
+async fn two_openings_of_a_folder_take_nothing_from_each_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || FsProvider::open(dir.path().to_owned()).unwrap();
+    let (first, bytes) = (open(), bytes::Bytes::from(noise(2_000_000)));
+    for round in 0..10 {
+        let key = ObjectKey::new(format!("k{round}")).unwrap();
+        let (put, ()) = futures::join!(first.put(&key, bytes.clone(), PutMode::IfAbsent), async {
+            tokio::task::spawn_blocking({
+                let root = dir.path().to_owned();
+                move || (0..20).for_each(|_| drop(FsProvider::open(root.clone()).unwrap()))
+            })
+            .await
+            .unwrap();
+        });
+        assert_eq!(put.unwrap(), Put::New);
+    }
 }
 
 #[tokio::test]
@@ -26,20 +94,10 @@ async fn fs_removes_what_a_crash_left_and_a_half_object_never_shows() {
     drop(FsProvider::open(dir.path().to_owned()).unwrap());
     std::fs::write(dir.path().join(".larder/tmp/objects/5"), b"half").unwrap();
     let provider = FsProvider::open(dir.path().to_owned()).unwrap();
-    assert!(provider.list("").await.unwrap().is_empty());
+    assert!(list_all(&provider, "").await.unwrap().is_empty());
     assert!(!dir.path().join(".larder/tmp/objects/5").exists());
     let gone = FsProvider::open(dir.path().join("unplugged")).unwrap_err();
-    assert!(gone.retry());
-}
-
-#[test]
-fn the_registry_refuses_duplicates_unknown_names_and_wrong_settings() {
-    let registry = Registry::built_in();
-    assert_eq!(registry.names(), ["fs", "memory"]);
-    assert!(matches!(registry.register(Arc::new(fs::FsFactory)), Err(RegistryError::Duplicate("fs"))));
-    assert!(matches!(registry.create("s4", &BTreeMap::new()), Err(RegistryError::Unknown(_))));
-    assert!(matches!(registry.create("fs", &BTreeMap::new()), Err(RegistryError::Storage(_))));
-    registry.create("memory", &BTreeMap::new()).unwrap();
+    assert!(gone.may_retry());
 }
 
 struct FromDisk<'a>(&'a FsProvider);
@@ -53,7 +111,7 @@ impl ChunkSource for FromDisk<'_> {
     }
 }
 
-fn sealing() -> Sealing {
+pub(super) fn sealing() -> Sealing {
     let ring = KeyRing::new(EpochId::new([1; 16]), EpochSecret::new([2; 32]));
     Sealing { ring: Arc::new(ring), signing: ed25519_dalek::SigningKey::from_bytes(&[3; 32]) }
 }
@@ -150,7 +208,7 @@ fn shows(folder: &Path, needle: &[u8]) -> bool {
     })
 }
 
-fn walk(folder: &Path) -> Vec<std::path::PathBuf> {
+pub(super) fn walk(folder: &Path) -> Vec<std::path::PathBuf> {
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
 }
