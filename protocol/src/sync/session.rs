@@ -24,7 +24,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Bytes of batches that are asked of the catalog for one frame. A frame is one commit at the receiver, and large commits are
 /// what makes a new device fast.
-const LOAD_BYTES: usize = 2 << 20;
+const LOAD_BYTES: usize = 7 << 19;
 /// Frames of batches that may be under way without an acknowledgement.
 const WINDOW: u32 = 3;
 /// How long the peer may be silent.
