@@ -186,10 +186,11 @@ fn catch_up(source: &Catalog, sink: &Catalog, records: u64) {
 fn missed(source: &Catalog, sink: &Catalog) {
     let start = Instant::now();
     let catalogs = [source, sink];
-    let mut ends = [session(source), session(sink)];
+    let mut ends = [session(source), session(sink).expecting_news()];
     let mut wires: [VecDeque<Frame>; 2] = Default::default();
     let (mut bytes, mut steps, mut durable) = (0, 0u32, 0u32);
-    ends.iter_mut().for_each(|end| end.start(mono(start)));
+    // The other end begins when it hears of the session.
+    ends[1].start(mono(start));
     let mut spent = Spent::default();
     loop {
         for side in 0..2 {
@@ -215,6 +216,9 @@ fn missed(source: &Catalog, sink: &Catalog) {
             break;
         }
         steps += 1;
+        if steps == 1 {
+            ends[0].start(mono(start));
+        }
         for side in 0..2 {
             for frame in std::mem::take(&mut wires[side]) {
                 ends[side].handle(mono(start), Input::Frame(frame));
