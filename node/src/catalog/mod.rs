@@ -27,6 +27,7 @@ mod healing;
 mod husks;
 mod identity;
 mod incarnation;
+mod index;
 mod local;
 mod migrations;
 mod read;

@@ -234,15 +234,20 @@ impl Engine {
             peers.swap_remove(index);
         }
         for device in peers {
-            self.start_session(device);
+            self.begin_session(device, session::Expects::Nothing);
         }
     }
 
+    /// Starts a session for a reason: something is missing here or there.
     fn start_session(&mut self, device: DeviceId) {
+        self.begin_session(device, session::Expects::News);
+    }
+
+    fn begin_session(&mut self, device: DeviceId, expects: session::Expects) {
         if self.node.conduct.hears(&device, Instant::now()) && self.sessions.begin(device) {
             let (node, ended) = (self.node.clone(), self.ended.clone());
             self.node.tasks.spawn(async move {
-                let well = session::initiate(&node, device).await;
+                let well = session::initiate(&node, device, expects).await;
                 let _ = ended.send((device, well)).await;
             });
         }
