@@ -56,7 +56,9 @@ fn connect_by_browser(node: &Node, server: &Graph) -> larder_tests::Finished {
     let mut running = node.command(["connect", "microsoft"]).stdin(client(server.oauth())).start();
     let asked = running.next_object();
     let page = Call::new("GET", json::text(&asked, "url")).go();
-    let _ = Call::new("GET", page.header("location")).try_go();
+    // A browser asks for the root where an address has no path.
+    let (origin, answer) = page.header("location").split_once('?').unwrap();
+    let _ = Call::new("GET", format!("{}/?{answer}", origin.trim_end_matches('/'))).go().expect(200);
     running.wait()
 }
 
@@ -226,7 +228,12 @@ fn secrets_show_nowhere() {
     let control = vec![b"canary-control".to_vec()];
     assert!(data::search(&laptop.home().join("audit"), &control).is_some());
     for node in [&laptop, &desktop] {
-        assert_eq!(data::search(node.home(), &needles), None);
+        // All but the folder of the socket, which is no file.
+        for folder in fs::read_dir(node.home()).unwrap().map(|entry| entry.unwrap().path()) {
+            if folder.is_dir() && !folder.ends_with("run") {
+                assert_eq!(data::search(&folder, &needles), None);
+            }
+        }
         let process = node.process().id();
         for file in ["cmdline", "environ"] {
             let text = fs::read(format!("/proc/{process}/{file}")).unwrap();
