@@ -16,10 +16,10 @@ pub use credential::{
 pub use error::{ControlError, ErrorKind};
 pub use finding::{ExaminedView, FindingKind, FindingView, Severity};
 pub use reply::{
-    AuditLine, CopyView, DeviceView, DigestView, DisputedView, EnsureView, Evidence, FoundView, GotView, HeldView,
-    IndexView, InviteView, JoinView, LocationSummary, LocationView, LogCheckView, PathKind, PeerView, Progress,
-    ReadableView, RebuildView, RevokeOutcome, RevokedView, SourceKind, SourceView, StatusView, StreamItem, TroubleView,
-    WhereView,
+    AheadView, AuditLine, CopyView, DeviceView, DigestView, DisputedView, EnsureView, Evidence, ForkView, FoundView,
+    GotView, HeldView, IndexView, InviteView, JoinView, LocationSummary, LocationView, LogCheckView, PathKind,
+    PeerView, Progress, ReadableView, RebuildView, RevokeOutcome, RevokedView, SourceKind, SourceView, StatusView,
+    StreamItem, TroubleView, WhereView,
 };
 pub use request::{
     AddLocation, CatQuery, CompareWords, EnsureRequest, FindQuery, GetRequest, IndexRequest, InviteRequest, LogQuery,
