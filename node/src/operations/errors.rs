@@ -127,6 +127,11 @@ pub(crate) fn vault_of_credentials(error: &VaultError) -> ControlError {
         VaultError::Damaged(_) | VaultError::File(_) => ErrorKind::Io,
     };
     let subject = if kind == ErrorKind::BadRequest { "passphrase" } else { "the credentials" };
-    let detail = if kind == ErrorKind::WrongPassphrase { String::new() } else { error.to_string() };
+    let detail = match error {
+        VaultError::WrongPassphrase => String::new(),
+        VaultError::Locked(reason) => reason.to_string(),
+        VaultError::Keyring(reason) => reason.clone(),
+        error => error.to_string(),
+    };
     ControlError::new(kind, subject).detail(detail)
 }
