@@ -2,14 +2,14 @@
 
 use crate::{
     catalog::{Applied, CatalogError, ReceiveError, Summary},
-    network::{FrameError, FramedStream, Received},
+    network::{FrameError, FramedStream, ROOM_FRAMES, Received},
     node::{Node, log_keys, now},
 };
 use larder_protocol::{
     codec,
     id::DeviceId,
     log::{Author, SealedBatch},
-    sync::{Effect, Frame, Input, Local, Session},
+    sync::{Effect, FRAME_BYTES_MAX, Frame, Input, Local, Session, UNANSWERED_BYTES_MAX},
     time::Now,
 };
 use std::{
@@ -19,6 +19,8 @@ use std::{
 };
 use tokio::sync::mpsc;
 
+// Beside the batches there is room for the few other frames.
+const _: () = assert!(UNANSWERED_BYTES_MAX + (1 << 20) <= ROOM_FRAMES * FRAME_BYTES_MAX);
 /// Frames that wait for the machine, within the stream's room; then the peer waits.
 const FRAMES_MAX: usize = 64;
 /// Sessions that a peer may have begun at once.

@@ -11,7 +11,7 @@ use tokio::{
 const FIRST_BYTES: usize = 64 * 1024;
 /// Frames of full length for which there is room: more than a session may send before it hears an answer, or two ends that
 /// both send would wait for each other.
-const ROOM_FRAMES: usize = 2;
+pub(crate) const ROOM_FRAMES: usize = 2;
 
 /// How long the other end may take to accept what is sent.
 const WRITE_TIME_MAX: Duration = Duration::from_secs(30);

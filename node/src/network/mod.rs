@@ -17,6 +17,7 @@ mod swarm;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use framed::ROOM_FRAMES;
 pub use framed::{FrameError, FramedStream, Received};
 pub use nearby::hosts_nearby;
 pub(crate) use swarm::socket_of;

@@ -24,9 +24,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Bytes of batches that are asked of the catalog for one frame. A frame is one commit at the receiver, and large commits are
 /// what makes a new device fast.
-const LOAD_BYTES: usize = 7 << 19;
+const LOAD_BYTES: usize = 2 << 20;
 /// Frames of batches that may be under way without an acknowledgement.
 const WINDOW: u32 = 3;
+/// Bytes of batches that an end may send before it hears an answer. A stream needs room for more, or two ends that both
+/// send wait for each other.
+pub const UNANSWERED_BYTES_MAX: usize = WINDOW as usize * LOAD_BYTES;
 /// How long the peer may be silent.
 const STALL_NS: u64 = 30_000_000_000;
 /// How long a session may take, however busy it is; what came stays, and the next one goes on from there.
