@@ -60,6 +60,17 @@ pub(crate) enum Command {
     /// Places that store files.
     #[command(subcommand)]
     Location(LocationCommand),
+    /// The kinds of storage that this node can use.
+    #[command(subcommand)]
+    Provider(ProviderCommand),
+    /// Named storage settings, shared in the group.
+    #[command(subcommand)]
+    Profile(ProfileCommand),
+    /// What this device logs in to storage with; told nobody.
+    #[command(subcommand)]
+    Credential(CredentialCommand),
+    /// Log in to Google Drive or OneDrive.
+    Connect(ConnectArgs),
     /// Read a location and note what is in it.
     Index(IndexArgs),
     /// Find files by words and parts of words of their names.
@@ -104,6 +115,9 @@ pub(crate) struct UpArgs {
     /// Listen here instead of where the settings say; may be repeated.
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) listen: Vec<std::net::SocketAddr>,
+    /// Unlock this device's credentials with the passphrase in the first line of stdin.
+    #[arg(long)]
+    pub(crate) passphrase_stdin: bool,
     /// Set by `up` for the process that it leaves behind.
     #[arg(long, hide = true)]
     pub(crate) detached: bool,
@@ -280,6 +294,125 @@ pub(crate) enum PurposeArg {
     Backup,
     /// Room when other places are full.
     Overflow,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ProviderCommand {
+    /// List providers with their settings.
+    List {
+        /// Only this one.
+        provider: Option<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ProfileCommand {
+    /// Add a profile.
+    Add(ProfileAddArgs),
+    /// List every profile of the group.
+    List,
+    /// Show one profile.
+    Show {
+        /// Its name.
+        profile: String,
+    },
+    /// Remove a profile that no location uses.
+    Remove {
+        /// Its name.
+        profile: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ProfileAddArgs {
+    /// How to call it.
+    pub(crate) name: String,
+    /// Which kind of storage, as `provider list` shows it.
+    #[arg(long)]
+    pub(crate) provider: String,
+    /// A setting; may be repeated. Secrets go to `credential set`.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_setting)]
+    pub(crate) set: Vec<(String, String)>,
+    /// Encrypt what is stored; the default for all but folders.
+    #[arg(long, conflicts_with = "no_encrypted")]
+    pub(crate) encrypted: bool,
+    /// Store as it is.
+    #[arg(long)]
+    pub(crate) no_encrypted: bool,
+    /// Store in chunks; the default for all but folders.
+    #[arg(long, conflicts_with = "no_chunked")]
+    pub(crate) chunked: bool,
+    /// Store each file as one object.
+    #[arg(long)]
+    pub(crate) no_chunked: bool,
+}
+
+fn parse_setting(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
+    Ok((name.trim().to_owned(), value.trim().to_owned()))
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CredentialCommand {
+    /// Keep this device's credential for a profile, from stdin.
+    ///
+    /// Gives name=value lines on stdin; `provider list` shows the names. The storage is tried with it before it is kept,
+    /// where the profile says enough to find it.
+    Set {
+        /// Name of the profile.
+        profile: String,
+        /// Keep it without trying it.
+        #[arg(long)]
+        no_test: bool,
+    },
+    /// List what is set on this device; values are never shown.
+    List,
+    /// Remove this device's credential for a profile.
+    Remove {
+        /// Name of the profile.
+        profile: String,
+    },
+    /// Unlock the credentials, with the passphrase from stdin.
+    Unlock,
+    /// Change what they are sealed with.
+    Protect {
+        /// What gives the key.
+        #[arg(long, value_enum)]
+        by: ProtectionArg,
+    },
+}
+
+/// What gives the key of the credentials.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProtectionArg {
+    /// A file that only this user can read.
+    File,
+    /// A passphrase, given on stdin.
+    Passphrase,
+    /// The keyring of the desktop.
+    Keyring,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConnectArgs {
+    /// Where to log in.
+    #[arg(value_enum)]
+    pub(crate) service: ServiceArg,
+    /// Show a code to enter on any device, instead of waiting for a browser on this one.
+    #[arg(long)]
+    pub(crate) device_code: bool,
+    /// Profile that the login is for; made when it is not there [default: the only one].
+    #[arg(long, value_name = "NAME")]
+    pub(crate) profile: Option<String>,
+}
+
+/// Where people log in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ServiceArg {
+    /// Google Drive.
+    Google,
+    /// OneDrive.
+    Microsoft,
 }
 
 #[derive(Debug, Args)]

@@ -14,7 +14,7 @@ pub(crate) const INTERRUPTED: u8 = 130;
 pub(crate) fn exit_code(kind: ErrorKind) -> u8 {
     use ErrorKind as K;
     match kind {
-        K::BadRequest => USAGE,
+        K::BadRequest | K::SecretSetting => USAGE,
         K::Partial | K::Queued | K::LocationOffline | K::LocationSuspicious => 3,
         K::UnknownReference => 4,
         K::InviteMalformed
@@ -27,12 +27,19 @@ pub(crate) fn exit_code(kind: ErrorKind) -> u8 {
         | K::NotAllowed
         | K::OwnDevice
         | K::RecoveryWrong
-        | K::LocationReadOnly => 5,
-        K::Occupied | K::LocationLocked | K::NameTaken | K::LocationExists | K::AlreadyInitialised | K::NodeRunning => {
-            6
-        }
+        | K::LocationReadOnly
+        | K::CredentialsLocked
+        | K::CredentialRefused => 5,
+        K::InUse
+        | K::Occupied
+        | K::LocationLocked
+        | K::NameTaken
+        | K::LocationExists
+        | K::AlreadyInitialised
+        | K::NodeRunning => 6,
         K::NotInitialised => 10,
         K::NodeNotRunning => 11,
+        K::WrongPassphrase => 12,
         K::Interrupted => INTERRUPTED,
         K::AmbiguousReference
         | K::InviteUnreachable
@@ -44,6 +51,8 @@ pub(crate) fn exit_code(kind: ErrorKind) -> u8 {
         | K::DiskFull
         | K::Io
         | K::NotWritable
+        | K::CredentialUntested
+        | K::NoKeyring
         | K::Internal => 1,
     }
 }
@@ -71,6 +80,13 @@ fn message(error: &ControlError) -> String {
         K::NotAllowed => format!("this device may not do that: {subject}"),
         K::OwnDevice => format!("'{subject}' is this device, which cannot do that to itself"),
         K::RecoveryWrong => "these are not the recovery words of this group".to_owned(),
+        K::WrongPassphrase => "wrong passphrase; the credentials stay locked".to_owned(),
+        K::CredentialsLocked => "the credentials of this device are locked".to_owned(),
+        K::CredentialRefused => format!("the storage of '{subject}' does not take this credential; nothing was kept"),
+        K::CredentialUntested => format!("the storage of '{subject}' could not be tried; nothing was kept"),
+        K::SecretSetting => format!("'{subject}' is secret and is not kept in a profile, which all of the group reads"),
+        K::NoKeyring => "the keyring cannot keep the key; all stays as it was".to_owned(),
+        K::InUse => format!("'{subject}' is still in use"),
         K::NameTaken => format!("the name '{subject}' is taken"),
         K::LocationExists => format!("{subject} already belongs to a location"),
         K::LocationOffline => format!("'{subject}' is not proven to be there; nothing was marked missing"),
@@ -117,6 +133,15 @@ fn hint(error: &ControlError) -> &'static str {
         K::NotAllowed => "ask an admin of the group",
         K::OwnDevice => "run it on another device of the group",
         K::RecoveryWrong => "give the 24 words that 'larder init' showed, in their order",
+        K::WrongPassphrase => "try again with 'larder credential unlock'",
+        K::CredentialsLocked => "run 'larder credential unlock'",
+        K::CredentialRefused => "check its values and what they permit, or log in again with 'larder connect'",
+        K::CredentialUntested => "check the address and the network, or keep it untested with --no-test",
+        K::SecretSetting => {
+            "leave it out and give it to 'larder credential set' on stdin; what was typed may be in the shell's history"
+        }
+        K::NoKeyring => "log in to a desktop whose keyring is unlocked, or use a passphrase",
+        K::InUse => "see 'larder location list'",
         K::NameTaken => "choose another name",
         K::LocationExists => "see 'larder location list'",
         K::LocationOffline => "plug it in or mount it, then run 'larder index' again",

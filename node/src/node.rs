@@ -7,12 +7,14 @@ use crate::{
     audit::Audit,
     catalog::{Catalog, CatalogError, Commit, Identity, LocalWrite, LogKeys, OpenReport, Options, Snapshot},
     config::{Home, Settings},
+    credentials::Vault,
     engine::{Conduct, Engine, Holdings, Members, Online, Places, tell_addresses},
     keys::{DeviceKeys, MembershipStore},
     network,
     operations::{errors, invites::Inviting},
     pairing::Host,
     search::Search,
+    storage::Registry,
     transfer::{DataPlane, PlaneConfig},
 };
 use larder_protocol::{
@@ -62,6 +64,10 @@ pub struct Node {
     pub(crate) commits: broadcast::Sender<Commit>,
     pub(crate) search: Search,
     pub(crate) places: Arc<Places>,
+    /// The providers of this node.
+    pub(crate) registry: Registry,
+    /// This device's credentials.
+    pub(crate) vault: Vault,
     pub(crate) audit: Audit,
     pub(crate) data: DataPlane,
     pub(crate) network: network::Handle,
@@ -170,6 +176,9 @@ impl Node {
         catalog.subscribe(move |commit| drop(told.send(commit.clone())));
         let audit = Audit::open(&home.audit(), &keys.device()).map_err(|error| errors::io(home.audit(), &error))?;
         let places = Arc::new(Places::load(catalog.clone(), keys.device()).map_err(errors::catalog)?);
+        let keys_folder = home.keys();
+        // A keyring may take its time.
+        let vault = tokio::task::spawn_blocking(move || Vault::open(&keys_folder)).await.map_err(errors::internal)?;
         let staging = home.cache().join("staging");
         std::fs::create_dir_all(&staging).map_err(|error| errors::io(&staging, &error))?;
 
@@ -207,6 +216,8 @@ impl Node {
             commits,
             search,
             places,
+            registry: Registry::of_node(),
+            vault,
             audit,
             data,
             network,

@@ -5,9 +5,9 @@ use crate::{
     control::{self, Acceptor},
     logging,
     node::Node,
-    operations::errors,
+    operations::{credentials, errors},
 };
-use larder_protocol::control::{ControlError, ErrorKind};
+use larder_protocol::control::{ControlError, ErrorKind, Secret};
 use std::net::SocketAddr;
 use tokio_util::sync::CancellationToken;
 
@@ -27,6 +27,8 @@ pub struct RunOptions {
     pub listen: Vec<SocketAddr>,
     /// Where the log goes.
     pub log: LogTarget,
+    /// Unlocks the credentials.
+    pub passphrase: Option<Secret>,
     /// 0 for information, 1 for more, 2 for everything.
     pub verbosity: u8,
 }
@@ -48,6 +50,12 @@ pub async fn run(home: &Home, options: RunOptions, ready: impl FnOnce()) -> Resu
     let _lock = lock(home)?;
     let _log = logging::start(home, options.log, options.verbosity);
     let node = Node::start(home, options.listen).await?;
+    if let Some(passphrase) = options.passphrase
+        && let Err(error) = credentials::unlock(&node, Some(passphrase)).await
+    {
+        node.shutdown().await;
+        return Err(error);
+    }
     let acceptor = Acceptor::bind(&home.socket()).map_err(|error| errors::io(&error.path, &error.source))?;
     let stop_socket = CancellationToken::new();
     let serving = tokio::spawn(control::serve(node.clone(), acceptor, stop_socket.clone()));

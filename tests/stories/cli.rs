@@ -4,9 +4,29 @@ use larder_tests::{Node, Settings, World, data, json};
 use std::path::Path;
 
 /// What `--help` lists: no more than what works.
-const VERBS: [&str; 18] = [
-    "init", "up", "down", "status", "invite", "join", "device", "location", "index", "find", "where", "get", "ensure",
-    "cat", "log", "catalog", "doctor", "demo",
+const VERBS: [&str; 22] = [
+    "init",
+    "up",
+    "down",
+    "status",
+    "invite",
+    "join",
+    "device",
+    "location",
+    "provider",
+    "profile",
+    "credential",
+    "connect",
+    "index",
+    "find",
+    "where",
+    "get",
+    "ensure",
+    "cat",
+    "log",
+    "catalog",
+    "doctor",
+    "demo",
 ];
 
 /// The names in the "Commands:" part of a help text.

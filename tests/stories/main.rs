@@ -7,6 +7,7 @@ mod audit;
 mod bitrot;
 mod cli;
 mod clocks;
+mod credentials;
 mod damage;
 mod demo;
 mod digest;

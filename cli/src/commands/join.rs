@@ -29,7 +29,7 @@ pub(crate) fn run(context: &Context, args: JoinArgs) -> Outcome {
     } else {
         super::block_on_value(larder_node::join(&context.home, code, &name))?
     };
-    up::start(context, &args.listen)?;
+    up::start(context, &args.listen, None)?;
     context.show(&joined, |joined| {
         render::line(&format!("{} joined group '{}'.", render::escape(&name), render::escape(&joined.group)));
     });

@@ -2,6 +2,8 @@
 
 mod cat;
 mod catalog;
+mod connect;
+mod credential;
 mod demo;
 mod device;
 mod doctor;
@@ -15,6 +17,9 @@ mod invite;
 mod join;
 mod location;
 mod log;
+mod profile;
+mod provider;
+mod secrets;
 mod status;
 mod up;
 mod r#where;
@@ -68,6 +73,10 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Join(args) => join::run(&context, args),
         Command::Device(command) => block_on(device::run(&context, command)),
         Command::Location(command) => block_on(location::run(&context, command)),
+        Command::Provider(command) => block_on(provider::run(&context, command)),
+        Command::Profile(command) => block_on(profile::run(&context, command)),
+        Command::Credential(command) => block_on(credential::run(&context, command)),
+        Command::Connect(args) => block_on(connect::run(&context, args)),
         Command::Index(args) => block_on(index::run(&context, args)),
         Command::Find(args) => block_on(find::run(&context, args)),
         Command::Where(args) => block_on(r#where::run(&context, args)),

@@ -1,9 +1,9 @@
 //! `larder up`: starts the node in the background, or is the node.
 
-use super::{Context, Outcome, io};
+use super::{Context, Outcome, io, secrets};
 use crate::{args::UpArgs, error, render};
 use larder_node::{LogTarget, RunOptions};
-use larder_protocol::control::{ControlError, ErrorKind};
+use larder_protocol::control::{ControlError, ErrorKind, Secret};
 use std::{
     io::{BufRead, BufReader, Write},
     net::SocketAddr,
@@ -15,7 +15,8 @@ use std::{
 const READY: &str = "ready";
 
 pub(crate) fn run(context: &Context, args: &UpArgs) -> Outcome {
-    start(context, &args.listen)?;
+    let passphrase = if args.passphrase_stdin { Some(secrets::passphrase("Passphrase")?) } else { None };
+    start(context, &args.listen, passphrase.as_ref())?;
     context.note("the node is up");
     Ok(error::OK)
 }
@@ -24,7 +25,7 @@ pub(crate) fn run(context: &Context, args: &UpArgs) -> Outcome {
 ///
 /// # Errors
 /// What the new process says of why it could not start.
-pub(super) fn start(context: &Context, listen: &[SocketAddr]) -> Result<(), ControlError> {
+pub(super) fn start(context: &Context, listen: &[SocketAddr], passphrase: Option<&Secret>) -> Result<(), ControlError> {
     if !larder_node::is_initialised(&context.home) {
         return Err(not_initialised(context));
     }
@@ -40,14 +41,21 @@ pub(super) fn start(context: &Context, listen: &[SocketAddr]) -> Result<(), Cont
     for _ in 0..context.verbose {
         command.arg("-v");
     }
+    if passphrase.is_some() {
+        command.arg("--passphrase-stdin");
+    }
     let mut child = command
         .current_dir("/")
         .process_group(0)
-        .stdin(Stdio::null())
+        .stdin(if passphrase.is_some() { Stdio::piped() } else { Stdio::null() })
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
         .map_err(|error| io("larder", error))?;
+    if let (Some(passphrase), Some(mut stdin)) = (passphrase, child.stdin.take()) {
+        // A child that has ended already says why on its stdout.
+        let _ = writeln!(stdin, "{}", passphrase.as_str());
+    }
     let mut line = String::new();
     if let Some(stdout) = child.stdout.take() {
         BufReader::new(stdout).read_line(&mut line).map_err(|error| io("larder", error))?;
@@ -69,7 +77,8 @@ fn not_initialised(context: &Context) -> ControlError {
 /// Is the node, until it is told to stop.
 pub(crate) fn node(context: &Context, args: &UpArgs) -> Outcome {
     let log = if args.foreground { LogTarget::Stderr } else { LogTarget::File };
-    let options = RunOptions { listen: args.listen.clone(), log, verbosity: context.verbose };
+    let passphrase = if args.passphrase_stdin { Some(secrets::passphrase("Passphrase")?) } else { None };
+    let options = RunOptions { listen: args.listen.clone(), log, passphrase, verbosity: context.verbose };
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| io("the runtime", error))?;
     let detached = args.detached;

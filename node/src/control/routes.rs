@@ -13,8 +13,9 @@ use axum::{
 };
 use larder_protocol::{
     control::{
-        AddLocation, CatQuery, CompareWords, ControlError, DigestView, EnsureRequest, ErrorKind, FindQuery, GetRequest,
-        IndexRequest, InviteRequest, LogQuery, NamedRequest, OpenInvite, RevokeDevice, SetDeviceRole, WhereQuery,
+        AddLocation, AddProfile, CatQuery, CompareWords, ControlError, DigestView, EnsureRequest, ErrorKind, FindQuery,
+        GetRequest, IndexRequest, InviteRequest, LogQuery, NamedRequest, OpenInvite, ProtectCredentials, RevokeDevice,
+        SetCredential, SetDeviceRole, UnlockCredentials, WhereQuery,
     },
     membership::Role,
 };
@@ -29,9 +30,11 @@ struct Refusal(ControlError);
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let status = match self.0.kind {
-            ErrorKind::BadRequest => StatusCode::BAD_REQUEST,
+            ErrorKind::BadRequest | ErrorKind::SecretSetting => StatusCode::BAD_REQUEST,
             ErrorKind::UnknownReference => StatusCode::NOT_FOUND,
-            ErrorKind::NotAllowed | ErrorKind::OwnDevice | ErrorKind::RecoveryWrong => StatusCode::FORBIDDEN,
+            ErrorKind::NotAllowed | ErrorKind::CredentialRefused | ErrorKind::OwnDevice | ErrorKind::RecoveryWrong => {
+                StatusCode::FORBIDDEN
+            }
             ErrorKind::Internal | ErrorKind::Io => StatusCode::INTERNAL_SERVER_ERROR,
             _ => StatusCode::CONFLICT,
         };
@@ -52,6 +55,11 @@ fn body<T: DeserializeOwned>(bytes: &Bytes) -> Result<T, Refusal> {
         .map_err(|error| ControlError::new(ErrorKind::BadRequest, "request").detail(error.to_string()).into())
 }
 
+/// The same for what holds secrets, which an error must not repeat.
+fn secret_body<T: DeserializeOwned>(bytes: &Bytes) -> Result<T, Refusal> {
+    serde_json::from_slice(bytes).map_err(|_| ControlError::new(ErrorKind::BadRequest, "request").into())
+}
+
 fn answer<T: Serialize>(result: Result<T, ControlError>) -> Answer<T> {
     Ok(Json(result?))
 }
@@ -69,7 +77,17 @@ pub(super) fn router(node: Arc<Node>) -> Router {
         .route("/v1/ensure", post(ensure))
         .route("/v1/cat", post(cat))
         .route("/v1/catalog/digest", get(digest))
-        .route_layer(from_fn_with_state(node.clone(), readers_only));
+        .route("/v1/providers", get(providers))
+        .route("/v1/profiles", get(profiles).post(add_profile))
+        .route("/v1/profiles/show", post(profile))
+        .route("/v1/profiles/remove", post(remove_profile))
+        .route("/v1/credentials", get(credentials).post(set_credential))
+        .route("/v1/credentials/remove", post(remove_credential))
+        .route("/v1/credentials/unlock", post(unlock_credentials))
+        .route("/v1/credentials/protect", post(protect_credentials));
+    #[cfg(feature = "clouds")]
+    let catalog = catalog.route("/v1/connect", post(connect));
+    let catalog = catalog.route_layer(from_fn_with_state(node.clone(), readers_only));
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/doctor", get(doctor))
@@ -203,6 +221,59 @@ async fn cat(State(node): Shared, bytes: Bytes) -> Result<Response, Refusal> {
     let mut response = (headers, Body::from_stream(pieces)).into_response();
     response.headers_mut().insert("x-larder-length", length.into());
     Ok(response)
+}
+
+async fn providers(State(node): Shared) -> impl IntoResponse {
+    answer(Ok(operations::profiles::providers(&node)))
+}
+
+async fn profiles(State(node): Shared) -> impl IntoResponse {
+    answer(operations::profiles::list(&node).await)
+}
+
+async fn add_profile(State(node): Shared, bytes: Bytes) -> Answer<impl Serialize> {
+    let request: AddProfile = body(&bytes)?;
+    answer(operations::profiles::add(&node, request).await)
+}
+
+async fn profile(State(node): Shared, bytes: Bytes) -> Answer<impl Serialize> {
+    let request: NamedRequest = body(&bytes)?;
+    answer(operations::profiles::show(&node, &request.name).await)
+}
+
+async fn remove_profile(State(node): Shared, bytes: Bytes) -> Answer<impl Serialize> {
+    let request: NamedRequest = body(&bytes)?;
+    answer(operations::profiles::remove(&node, &request.name).await)
+}
+
+async fn credentials(State(node): Shared) -> impl IntoResponse {
+    answer(operations::credentials::list(&node).await)
+}
+
+async fn set_credential(State(node): Shared, bytes: Bytes) -> Answer<impl Serialize> {
+    let request: SetCredential = secret_body(&bytes)?;
+    answer(operations::credentials::set(&node, request).await)
+}
+
+async fn remove_credential(State(node): Shared, bytes: Bytes) -> Answer<impl Serialize> {
+    let request: NamedRequest = body(&bytes)?;
+    answer(operations::credentials::remove(&node, &request.name).await)
+}
+
+async fn unlock_credentials(State(node): Shared, bytes: Bytes) -> Answer<impl Serialize> {
+    let request: UnlockCredentials = secret_body(&bytes)?;
+    answer(operations::credentials::unlock(&node, request.passphrase).await)
+}
+
+async fn protect_credentials(State(node): Shared, bytes: Bytes) -> Answer<impl Serialize> {
+    let request: ProtectCredentials = secret_body(&bytes)?;
+    answer(operations::credentials::protect(&node, request).await)
+}
+
+#[cfg(feature = "clouds")]
+async fn connect(State(node): Shared, bytes: Bytes) -> Result<Response, Refusal> {
+    let request: larder_protocol::control::ConnectRequest = secret_body(&bytes)?;
+    Ok(respond(|reporter| operations::connect::connect(node, request, reporter)))
 }
 
 async fn log(State(node): Shared, bytes: Bytes) -> Answer<impl Serialize> {

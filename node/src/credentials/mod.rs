@@ -16,5 +16,4 @@ mod vault;
 
 pub use error::{LockReason, VaultError};
 pub use keystore::KeyStore;
-pub use sealed::Protection;
 pub use vault::{Kept, Vault};

@@ -13,7 +13,7 @@ use chacha20poly1305::{
     KeyInit, XChaCha20Poly1305, XNonce,
     aead::{Aead, Payload},
 };
-use serde::{Deserialize, Serialize};
+use larder_protocol::control::Protection;
 use zeroize::Zeroizing;
 
 pub(super) const MAGIC: [u8; 8] = *b"LRDCRD\0\x01";
@@ -23,18 +23,6 @@ const NONCE_BYTES: usize = 24;
 const COST: Cost = Cost { memory_kib: 64 << 10, passes: 3, lanes: 1 };
 /// No file makes the node derive longer, or with more memory, than this.
 const COST_MAX: Cost = Cost { memory_kib: 1 << 20, passes: 32, lanes: 16 };
-
-/// What gives the key of the vault.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Protection {
-    /// A file that only this user can read.
-    File,
-    /// A passphrase, by argon2id.
-    Passphrase,
-    /// The keyring of the operating system.
-    Keyring,
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Cost {

@@ -5,6 +5,7 @@ use super::{
     *,
 };
 use crate::storage::Credential;
+use larder_protocol::control::Protection;
 use std::{
     collections::BTreeMap,
     fs,

@@ -4,12 +4,13 @@ use super::{
     LockReason, VaultError,
     keyring::OsKeyring,
     keystore::{Folder, Key, KeyStore},
-    sealed::{self, Header, Protection, Sealed},
+    sealed::{self, Header, Sealed},
 };
 use crate::{
     keys::{files, random},
     storage::{Credential, SharedCredential},
 };
+use larder_protocol::control::Protection;
 use std::{
     collections::BTreeMap,
     io,

@@ -3,9 +3,10 @@
 use crate::{
     catalog::{AppendError, CatalogError},
     config::{ConfigError, Home},
+    credentials::VaultError,
     keys::KeyFileError,
     library::{PlaceError, SignatureError},
-    storage::{OpenError, StorageErrorKind},
+    storage::{OpenError, SettingError, SettingProblem, StorageErrorKind},
 };
 use larder_protocol::control::{ControlError, ErrorKind};
 use std::{io, path::Path};
@@ -101,4 +102,36 @@ pub(crate) fn open(subject: &str, error: OpenError) -> ControlError {
         }
         error => ControlError::new(ErrorKind::Damaged, subject).detail(error.to_string()),
     }
+}
+
+/// A wrong setting of a profile or credential.
+pub(crate) fn setting(error: &SettingError) -> ControlError {
+    match error.problem {
+        SettingProblem::Secret => ControlError::new(ErrorKind::SecretSetting, &error.setting),
+        problem => ControlError::new(ErrorKind::BadRequest, &error.setting)
+            .detail(format!("it {problem}; see 'larder provider list {}'", error.provider)),
+    }
+}
+
+pub(crate) fn unknown_provider(name: &str) -> ControlError {
+    ControlError::new(ErrorKind::UnknownReference, name).detail("'larder provider list' shows the providers")
+}
+
+pub(crate) fn vault_of_credentials(error: &VaultError) -> ControlError {
+    let kind = match error {
+        VaultError::WrongPassphrase => ErrorKind::WrongPassphrase,
+        VaultError::Locked(_) => ErrorKind::CredentialsLocked,
+        VaultError::ShortPassphrase => ErrorKind::BadRequest,
+        VaultError::Keyring(_) | VaultError::NotPersistent => ErrorKind::NoKeyring,
+        VaultError::Broken(error) => return vault_of_credentials(error),
+        VaultError::Damaged(_) | VaultError::File(_) => ErrorKind::Io,
+    };
+    let subject = if kind == ErrorKind::BadRequest { "passphrase" } else { "the credentials" };
+    let detail = match error {
+        VaultError::WrongPassphrase => String::new(),
+        VaultError::Locked(reason) => reason.to_string(),
+        VaultError::Keyring(reason) => reason.clone(),
+        error => error.to_string(),
+    };
+    ControlError::new(kind, subject).detail(detail)
 }

@@ -2,7 +2,10 @@
 
 pub(crate) mod bring;
 pub(crate) mod cat;
+#[cfg(feature = "clouds")]
+pub(crate) mod connect;
 pub(crate) mod copies;
+pub(crate) mod credentials;
 pub(crate) mod devices;
 pub(crate) mod ensure;
 pub(crate) mod errors;
@@ -13,6 +16,7 @@ pub(crate) mod index;
 pub(crate) mod invites;
 pub(crate) mod locations;
 pub(crate) mod log;
+pub(crate) mod profiles;
 pub(crate) mod reference;
 pub(crate) mod select;
 pub(crate) mod status;

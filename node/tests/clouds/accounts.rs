@@ -1,9 +1,12 @@
 //! `gdrive` and `onedrive` and their logins, against our mocks, which are made after the services' documents alone.
 
 use super::{conforms, map, open_with};
-use larder_node::storage::{
-    Credential, ObjectKey, ProviderConfig, PutMode, Retry, StorageErrorKind, StorageProvider, gdrive, list_all, oauth,
-    onedrive, upload,
+use larder_node::{
+    credentials::Vault,
+    storage::{
+        Credential, ObjectKey, ProviderConfig, PutMode, Retry, StorageErrorKind, StorageProvider, gdrive, list_all,
+        oauth, onedrive, upload,
+    },
 };
 use larder_test_servers::mock::{
     Drive, Fault, Graph, Kind, OAuth,
@@ -88,6 +91,22 @@ async fn a_rotated_login_is_kept_at_once_and_one_refresh_serves_all_who_wait() {
     // The next process has what was kept, and only that still holds.
     let again = open_with("onedrive", &graph_config(&server), &Credential::new(kept[0].clone()));
     again.test().await.unwrap();
+}
+
+/// Two locations of one profile are two storages, each with tokens of its own: what one renews must not end the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn storages_of_one_profile_share_a_login_that_rotates() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Graph::start();
+    let vault = Vault::open(dir.path());
+    vault.set("office", &credential(server.oauth(), &GRAPH_SCOPES).0).unwrap();
+    let open = || open_with("onedrive", &graph_config(&server), &vault.get("office").unwrap().unwrap());
+    let (first, second) = (open(), open());
+    let (a, b) = futures::future::join(first.test(), second.test()).await;
+    a.unwrap();
+    b.unwrap();
+    let again = Vault::open(dir.path()).get("office").unwrap().unwrap();
+    open_with("onedrive", &graph_config(&server), &again).test().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

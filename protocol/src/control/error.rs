@@ -44,6 +44,20 @@ pub enum ErrorKind {
     OwnDevice,
     /// The words are no recovery key, or another group's.
     RecoveryWrong,
+    /// The passphrase does not open the credentials.
+    WrongPassphrase,
+    /// The credentials cannot be used before they are unlocked.
+    CredentialsLocked,
+    /// The storage does not take a credential; nothing was kept.
+    CredentialRefused,
+    /// A credential could not be tried; nothing was kept.
+    CredentialUntested,
+    /// A secret stands where all of the group would read it.
+    SecretSetting,
+    /// The keyring cannot keep a key.
+    NoKeyring,
+    /// Something still uses it; `detail` says what.
+    InUse,
     /// A name is taken.
     NameTaken,
     /// The folder already belongs to a location.

@@ -3,11 +3,16 @@
 //! HTTP carries them as JSON; `docs/protocol.md` lists the routes. Replies are the objects that `--json` prints, so their
 //! field names are a contract. Sizes are bytes, times RFC 3339 text, ids hex.
 
+mod credential;
 mod error;
 mod finding;
 mod reply;
 mod request;
 
+pub use credential::{
+    AddProfile, ConnectRequest, ConnectView, CredentialView, LoginService, ProfileView, ProtectCredentials, Protection,
+    ProtectionView, ProviderView, Secret, SetCredential, SettingView, UnlockCredentials,
+};
 pub use error::{ControlError, ErrorKind};
 pub use finding::{ExaminedView, FindingKind, FindingView, Severity};
 pub use reply::{
