@@ -241,12 +241,19 @@ pub(crate) enum DeviceCommand {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum LocationCommand {
-    /// Add a folder of this machine.
+    /// Add a folder of this machine, or a bucket or cloud drive.
     Add(LocationAddArgs),
     /// List every location of the group.
     List,
     /// Show one location.
     Show {
+        /// Its name or id.
+        location: String,
+    },
+    /// Try a location from this device.
+    ///
+    /// A device whose credential works becomes a gateway: it serves the location to devices without one.
+    Test {
         /// Its name or id.
         location: String,
     },
@@ -264,10 +271,10 @@ pub(crate) enum LocationCommand {
 pub(crate) struct LocationAddArgs {
     /// How to call it.
     pub(crate) name: String,
-    /// The folder.
-    #[arg(value_name = "FOLDER")]
+    /// The folder, or an address such as s3://bucket/prefix.
+    #[arg(value_name = "URI")]
     pub(crate) path: PathBuf,
-    /// How files are kept there: `raw` in place, or `sealed` as encrypted chunks.
+    /// How files are kept there: `raw` in place, `sealed` as encrypted chunks, or a profile of your own.
     #[arg(long)]
     pub(crate) profile: Option<String>,
     /// What it is for; may be repeated.
@@ -276,6 +283,9 @@ pub(crate) struct LocationAddArgs {
     /// Never write there.
     #[arg(long)]
     pub(crate) read_only: bool,
+    /// Store unencrypted files with a cloud service.
+    #[arg(long)]
+    pub(crate) trust_store: bool,
     /// Index it at once.
     #[arg(long)]
     pub(crate) scan: bool,

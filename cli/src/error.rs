@@ -25,6 +25,8 @@ pub(crate) fn exit_code(kind: ErrorKind) -> u8 {
         | K::InviteBurnt
         | K::WordsDiffer
         | K::NotAllowed
+        | K::NeedsLogin
+        | K::StoreUntrusted
         | K::OwnDevice
         | K::RecoveryWrong
         | K::LocationReadOnly
@@ -91,6 +93,8 @@ fn message(error: &ControlError) -> String {
         K::LocationExists => format!("{subject} already belongs to a location"),
         K::LocationOffline => format!("'{subject}' is not proven to be there; nothing was marked missing"),
         K::LocationSuspicious => format!("too much vanished from '{subject}' at once; nothing was marked missing"),
+        K::NeedsLogin => format!("the credential of '{subject}' is missing or not accepted"),
+        K::StoreUntrusted => format!("the profile '{subject}' would store files unencrypted with a cloud service"),
         K::LocationLocked => format!("another process is working on '{subject}'"),
         K::LocationReadOnly => format!("'{subject}' is read-only for Larder"),
         K::Occupied => format!("a different file stands at {subject}; it was left alone"),
@@ -146,6 +150,8 @@ fn hint(error: &ControlError) -> &'static str {
         K::LocationExists => "see 'larder location list'",
         K::LocationOffline => "plug it in or mount it, then run 'larder index' again",
         K::LocationSuspicious => "if the files are really gone, run 'larder index --accept-loss'",
+        K::NeedsLogin => "run 'larder credential set PROFILE' or 'larder connect', then 'larder location test'",
+        K::StoreUntrusted => "use an encrypted profile, or say that you trust the service with --trust-store",
         K::LocationLocked => "wait until it is done, then try again",
         K::LocationReadOnly => "choose another location",
         K::Occupied => "choose another path, or replace it with --force where the command has it",

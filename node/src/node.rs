@@ -8,7 +8,7 @@ use crate::{
     catalog::{Catalog, CatalogError, Commit, Identity, LocalWrite, LogKeys, OpenReport, Options, Snapshot},
     config::{Home, Settings},
     credentials::Vault,
-    engine::{Conduct, Engine, Holdings, Members, Online, Places, tell_addresses},
+    engine::{Clouds, Conduct, Engine, Holdings, Members, Online, Places, tell_addresses},
     keys::{DeviceKeys, MembershipStore},
     network,
     operations::{errors, invites::Inviting},
@@ -64,8 +64,10 @@ pub struct Node {
     pub(crate) commits: broadcast::Sender<Commit>,
     pub(crate) search: Search,
     pub(crate) places: Arc<Places>,
+    /// Cloud locations that this device is a gateway of.
+    pub(crate) clouds: Arc<Clouds>,
     /// The providers of this node.
-    pub(crate) registry: Registry,
+    pub(crate) registry: Arc<Registry>,
     /// This device's credentials.
     pub(crate) vault: Vault,
     pub(crate) audit: Audit,
@@ -179,6 +181,8 @@ impl Node {
         let keys_folder = home.keys();
         // A keyring may take its time.
         let vault = tokio::task::spawn_blocking(move || Vault::open(&keys_folder)).await.map_err(errors::internal)?;
+        let registry = Arc::new(Registry::of_node());
+        let clouds = Arc::new(Clouds::new(home, registry.clone(), vault.clone()));
         let staging = home.cache().join("staging");
         std::fs::create_dir_all(&staging).map_err(|error| errors::io(&staging, &error))?;
 
@@ -186,7 +190,7 @@ impl Node {
         let first = *listen.first().ok_or_else(|| {
             ControlError::new(ErrorKind::BadRequest, "network.listen").detail("at least one address is needed")
         })?;
-        let holdings = Arc::new(Holdings::new(catalog.clone(), places.clone(), keys.device()));
+        let holdings = Arc::new(Holdings::new(catalog.clone(), places.clone(), clouds.clone(), keys.device()));
         let ports = remembered(&catalog, first).map_err(errors::catalog)?;
         let data = bind_data(home, &keys, &members, &holdings, first, ports)?;
         let listen_control = listen
@@ -216,7 +220,8 @@ impl Node {
             commits,
             search,
             places,
-            registry: Registry::of_node(),
+            clouds,
+            registry,
             vault,
             audit,
             data,

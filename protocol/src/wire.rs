@@ -81,6 +81,7 @@ pub const TYPES: &[WireType] = types![
     log::Ops,
     log::SignedHeader,
     record::Checkpoint,
+    record::Gateway,
 ];
 
 /// The type of this name.

@@ -7,6 +7,7 @@ mod audit;
 mod bitrot;
 mod cli;
 mod clocks;
+mod clouds;
 mod credentials;
 mod damage;
 mod demo;

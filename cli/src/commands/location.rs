@@ -29,7 +29,7 @@ pub(crate) async fn run(context: &Context, command: LocationCommand) -> Outcome 
                         l.profile.clone(),
                         l.files.to_string(),
                         render::size(l.bytes),
-                        l.path.clone().unwrap_or_default(),
+                        l.path.clone().or_else(|| l.address.clone()).unwrap_or_default(),
                     ]
                 };
                 let header = ["NAME", "DEVICE", "STATE", "PROFILE", "FILES", "SIZE", "PATH"];
@@ -47,7 +47,7 @@ pub(crate) async fn run(context: &Context, command: LocationCommand) -> Outcome 
                     ("id", view.id.clone()),
                     ("state", view.state.clone()),
                     ("device", view.steward.clone()),
-                    ("path", view.path.clone().unwrap_or_default()),
+                    ("path", view.path.clone().or_else(|| view.address.clone()).unwrap_or_default()),
                     ("profile", view.profile.clone()),
                     ("encrypted", view.encrypted.to_string()),
                     ("chunked", view.chunked.to_string()),
@@ -58,6 +58,26 @@ pub(crate) async fn run(context: &Context, command: LocationCommand) -> Outcome 
                 for (name, value) in rows {
                     render::line(&format!("{name:<10} {}", render::escape(&value)));
                 }
+                if let Some(used) = view.used {
+                    let of = view.total.map_or_else(String::new, |total| format!(" of {}", render::size(total)));
+                    render::line(&format!("{:<10} {}{of}", "used", render::size(used)));
+                }
+                for gateway in &view.gateways {
+                    let online = if gateway.online { "online" } else { "off" };
+                    let why = gateway.why.as_ref().map_or_else(String::new, |why| format!(" ({why})"));
+                    let line = format!("{}: {}, {online}, {}{why}", gateway.device, gateway.state, gateway.seen);
+                    render::line(&format!("{:<10} {}", "gateway", render::escape(&line)));
+                }
+            });
+            Ok(error::OK)
+        }
+        LocationCommand::Test { location } => {
+            let request = NamedRequest { name: location };
+            let view: LocationView =
+                context.target().connect().await?.call(Method::POST, "/v1/locations/test", &request).await?;
+            context.show(&view, |view| {
+                let serves = if view.address.is_some() { "; this device is a gateway of it" } else { "" };
+                render::line(&format!("{} is {}{serves}.", render::escape(&view.name), view.state));
             });
             Ok(error::OK)
         }
@@ -68,8 +88,15 @@ pub(crate) async fn run(context: &Context, command: LocationCommand) -> Outcome 
 async fn add(context: &Context, args: LocationAddArgs) -> Outcome {
     let shown = args.path.display().to_string();
     let text = args.path.to_str().ok_or_else(|| ControlError::new(ErrorKind::BadRequest, shown.clone()))?;
-    let path = text.strip_prefix("file://").unwrap_or(text);
-    let path = std::fs::canonicalize(path).map_err(|error| io(shown.clone(), error))?;
+    // What has a scheme is no path of this machine.
+    let address = text.split_once("://").is_some_and(|(scheme, _)| scheme != "file" && !scheme.contains('/'));
+    let path = if address {
+        text.to_owned()
+    } else {
+        let path = text.strip_prefix("file://").unwrap_or(text);
+        let path = std::fs::canonicalize(path).map_err(|error| io(shown.clone(), error))?;
+        path.to_str().ok_or_else(|| ControlError::new(ErrorKind::BadRequest, shown))?.to_owned()
+    };
     let purpose = |purpose| match purpose {
         PurposeArg::Inbox => Purpose::Inbox,
         PurposeArg::Organized => Purpose::Organized,
@@ -79,10 +106,11 @@ async fn add(context: &Context, args: LocationAddArgs) -> Outcome {
     };
     let request = AddLocation {
         name: args.name,
-        path: path.to_str().ok_or_else(|| ControlError::new(ErrorKind::BadRequest, shown))?.to_owned(),
+        path,
         profile: args.profile,
         purposes: args.purposes.into_iter().map(purpose).collect(),
         read_only: args.read_only,
+        trust_store: args.trust_store,
     };
     let view: LocationView = context.target().connect().await?.call(Method::POST, "/v1/locations", &request).await?;
     context.show(&view, |view| {

@@ -66,7 +66,7 @@ impl Note {
 }
 
 impl Core {
-    /// Begins a new incarnation of this device. Its log begins with this device's announcements of its locations, and
+    /// Begins a new incarnation of this device. Its log begins with this device's announcements of its locations and of those that it fronts, and
     /// with everything that the old one never shared, which is taken out of that. All keep the time at which they were
     /// said first.
     pub(super) fn start_incarnation(&mut self, now: Timestamp) -> Result<(Appended, Commit), CatalogError> {
@@ -88,6 +88,15 @@ impl Core {
                 let record = Record::from(known.value);
                 let body = record.encode().ok().and_then(|body| Bytes::new(body).ok());
                 let body = body.ok_or_else(|| CatalogError::damaged("locations-1"))?;
+                bodies.push((Some(known.stamp.hlc), record.kind(), body));
+            }
+        }
+        for known in snapshot.gateways()? {
+            let author = known.stamp.author;
+            if author.device == old.device && (author == old || author.is_split()) {
+                let record = Record::from(known.value);
+                let body = record.encode().ok().and_then(|body| Bytes::new(body).ok());
+                let body = body.ok_or_else(|| CatalogError::damaged("gateways-1"))?;
                 bodies.push((Some(known.stamp.hlc), record.kind(), body));
             }
         }

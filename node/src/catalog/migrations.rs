@@ -9,12 +9,12 @@ use super::{
 use redb::{ReadableTable, TableDefinition, WriteTransaction};
 
 /// Schema that this version writes.
-pub(super) const SCHEMA: u32 = 4;
+pub(super) const SCHEMA: u32 = 5;
 
 type Step = fn(&WriteTransaction) -> Result<u64, CatalogError>;
 
-const STEPS: [(u32, Step); 4] =
-    [(1, create_tables), (2, create_folder_entries), (3, pack_indexes), (4, create_checkpoints)];
+const STEPS: [(u32, Step); 5] =
+    [(1, create_tables), (2, create_folder_entries), (3, pack_indexes), (4, create_checkpoints), (5, create_gateways)];
 
 /// Makes every table, so that readers find them.
 fn create_tables(txn: &WriteTransaction) -> Result<u64, CatalogError> {
@@ -53,6 +53,13 @@ fn create_tables(txn: &WriteTransaction) -> Result<u64, CatalogError> {
 /// Makes the table of synced folders. No device has said anything of them under schema 1.
 fn create_folder_entries(txn: &WriteTransaction) -> Result<u64, CatalogError> {
     txn.open_table(FOLDER_ENTRIES)?;
+    Ok(0)
+}
+
+/// Makes the tables of cloud gateways. No device has said anything of them under schema 4.
+fn create_gateways(txn: &WriteTransaction) -> Result<u64, CatalogError> {
+    txn.open_table(GATEWAYS)?;
+    txn.open_table(FRONTED)?;
     Ok(0)
 }
 
@@ -129,7 +136,7 @@ mod tests {
             let row = rows::close(META, &"schema", &[2]);
             txn.open_table(META).unwrap().insert("schema", row.as_slice()).unwrap();
         }
-        assert_eq!(run(&txn).unwrap(), [(3, 1_000), (4, 0)]);
+        assert_eq!(run(&txn).unwrap(), [(3, 1_000), (4, 0), (5, 0)]);
         assert_eq!(run(&txn).unwrap(), []);
         txn.commit().unwrap();
         let txn = database.begin_read().unwrap();

@@ -63,6 +63,10 @@ pub(super) const DEVICES: Rows<&[u8]> = TableDefinition::new("devices-1");
 pub(super) const LOCATIONS: Rows<&[u8]> = TableDefinition::new("locations-1");
 /// Location id → `LocationState`.
 pub(super) const LOCATION_STATES: Rows<&[u8]> = TableDefinition::new("location-states-1");
+/// Location id ‖ device → `Gateway`.
+pub(super) const GATEWAYS: Rows<&[u8]> = TableDefinition::new("gateways-1");
+/// (author number, location number) → mount epoch at which this author last said to front the location; 0: withdrawn.
+pub(super) const FRONTED: Rows<(u32, u32)> = TableDefinition::new("fronted-1");
 /// Profile name → `Profile`.
 pub(super) const PROFILES: Rows<&[u8]> = TableDefinition::new("profiles-1");
 /// Want id → `Want`.

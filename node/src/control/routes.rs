@@ -32,9 +32,12 @@ impl IntoResponse for Refusal {
         let status = match self.0.kind {
             ErrorKind::BadRequest | ErrorKind::SecretSetting => StatusCode::BAD_REQUEST,
             ErrorKind::UnknownReference => StatusCode::NOT_FOUND,
-            ErrorKind::NotAllowed | ErrorKind::CredentialRefused | ErrorKind::OwnDevice | ErrorKind::RecoveryWrong => {
-                StatusCode::FORBIDDEN
-            }
+            ErrorKind::NotAllowed
+            | ErrorKind::NeedsLogin
+            | ErrorKind::CredentialRefused
+            | ErrorKind::StoreUntrusted
+            | ErrorKind::OwnDevice
+            | ErrorKind::RecoveryWrong => StatusCode::FORBIDDEN,
             ErrorKind::Internal | ErrorKind::Io => StatusCode::INTERNAL_SERVER_ERROR,
             _ => StatusCode::CONFLICT,
         };
@@ -69,6 +72,7 @@ pub(super) fn router(node: Arc<Node>) -> Router {
     let catalog = Router::new()
         .route("/v1/locations", get(locations).post(add_location))
         .route("/v1/locations/show", post(location))
+        .route("/v1/locations/test", post(test_location))
         .route("/v1/locations/remove", post(remove_location))
         .route("/v1/index", post(index))
         .route("/v1/find", post(find))
@@ -182,6 +186,11 @@ async fn add_location(State(node): Shared, bytes: Bytes) -> Answer<impl Serializ
 async fn location(State(node): Shared, bytes: Bytes) -> Answer<impl Serialize> {
     let request: NamedRequest = body(&bytes)?;
     answer(operations::locations::show(&node, &request.name).await)
+}
+
+async fn test_location(State(node): Shared, bytes: Bytes) -> Answer<impl Serialize> {
+    let request: NamedRequest = body(&bytes)?;
+    answer(operations::clouds::test(&node, &request.name).await)
 }
 
 async fn remove_location(State(node): Shared, bytes: Bytes) -> Answer<impl Serialize> {

@@ -1,6 +1,6 @@
 //! What this device can serve: by hash, from files in place and from stored objects.
 
-use super::Places;
+use super::{Clouds, Places};
 use crate::{
     audit::Event,
     catalog::{Catalog, CatalogError},
@@ -21,13 +21,14 @@ use std::{
 pub(crate) struct Holdings {
     catalog: Catalog,
     places: Arc<Places>,
+    clouds: Arc<Clouds>,
     device: DeviceId,
     node: OnceLock<Weak<Node>>,
 }
 
 impl Holdings {
-    pub(crate) fn new(catalog: Catalog, places: Arc<Places>, device: DeviceId) -> Self {
-        Self { catalog, places, device, node: OnceLock::new() }
+    pub(crate) fn new(catalog: Catalog, places: Arc<Places>, clouds: Arc<Clouds>, device: DeviceId) -> Self {
+        Self { catalog, places, clouds, device, node: OnceLock::new() }
     }
 
     /// Lets doubts reach the audit log.
@@ -111,6 +112,9 @@ impl BlobSource for Holdings {
             Vec::new()
         });
         blobs.extend(self.objects(hash));
+        if blobs.is_empty() {
+            blobs.extend(self.clouds.fetch(hash));
+        }
         blobs
     }
 

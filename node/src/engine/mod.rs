@@ -1,6 +1,7 @@
 //! The loop that ties the parts together: events of the network and commits of the catalog in, sessions, news and work out.
 
 mod aliases;
+mod clouds;
 mod conduct;
 mod enforce;
 mod holdings;
@@ -12,6 +13,9 @@ mod session;
 mod used;
 mod wants;
 
+pub(crate) use clouds::{
+    Address, Cloud, Clouds, Described, is_address, needs_login, read_signature, refresh, usage, write_signature,
+};
 pub(crate) use conduct::{Conduct, Share};
 pub(crate) use enforce::enforce;
 pub(crate) use holdings::{Holdings, object_path};
@@ -110,6 +114,7 @@ impl Engine {
         let members = self.node.members.clone();
         self.members_changed().await;
         self.addresses_changed().await;
+        self.node.tasks.spawn(clouds::run(self.node.clone()));
         self.wants.look();
         if self.node.settings.catalog.sha256 {
             self.node.tasks.spawn(self.aliases.clone().run(self.node.clone()));
@@ -147,6 +152,7 @@ impl Engine {
                     self.node.online.devices().into_iter().for_each(|device| self.start_session(device));
                 }
                 Some((device, well)) = self.ended_receiver.recv() => self.session_ended(device, well).await,
+                () = self.node.clouds.ready.notified() => self.wants.look(),
                 () = tokio::time::sleep_until(next.into()) => self.timers().await,
             }
         }
@@ -283,6 +289,8 @@ impl Engine {
                 tracing::info!(%device, "peer disconnected");
                 self.node.online.remove(&device);
                 self.announcements.forget(&device);
+                // What it would have done for a cloud is another gateway's turn now.
+                self.wants.look();
             }
             Event::Inbound { device, stream } => {
                 let (node, ended) = (self.node.clone(), self.ended.clone());
@@ -398,6 +406,7 @@ impl Engine {
             self.addresses_changed().await;
         }
         if !commit.locations.is_empty() {
+            self.node.clouds.look();
             self.aliases.look(commit.locations.iter().copied());
         }
         if commit.wants_changed() || !commit.locations.is_empty() {

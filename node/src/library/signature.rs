@@ -123,14 +123,19 @@ impl Signature {
             Err(source) => return Err(SignatureError::Io { path, source }),
         };
         let invalid = |detail: String| SignatureError::Invalid { path: path.clone(), detail };
-        let signature: Self = serde_json::from_str(&text).map_err(|error| invalid(error.to_string()))?;
+        Self::from_bytes(text.as_bytes()).map_err(invalid)
+    }
+
+    /// From the bytes of a signature that no file system keeps.
+    ///
+    /// # Errors
+    /// What is wrong, in words.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
+        let signature: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
         if signature.version != VERSION {
-            return Err(invalid(format!("version {} is not known", signature.version)));
+            return Err(format!("version {} is not known", signature.version));
         }
-        if signature.id().is_none() {
-            return Err(invalid("storage_uuid is no UUID".to_owned()));
-        }
-        Ok(signature)
+        signature.id().is_some().then_some(signature).ok_or_else(|| "storage_uuid is no UUID".to_owned())
     }
 
     /// Writes the signature of a root, whole or not at all.

@@ -1,7 +1,7 @@
 //! Bringing contents into files here, from the best copies: what `get`, `ensure` and `cat` are made of.
 //!
-//! In this order: a file of this device, objects of this device, files of other devices, objects of other devices. What one
-//! way does not bring, the next one tries. A file that is brought is verified and durable.
+//! In this order: a file of this device, objects of this device, files of other devices, clouds that this device fronts,
+//! objects of other devices and of clouds that they front. What one way does not bring, the next one tries. A file that is brought is verified and durable.
 
 use super::{
     blocking,
@@ -9,12 +9,15 @@ use super::{
     errors,
 };
 use crate::{
-    engine::Place,
+    engine::{Cloud, Place},
     library::PARTIAL_SUFFIX,
     node::Node,
-    storage::{ChunkSource, OpenError, StorageProvider, object_key, open_content},
+    storage::{
+        ChunkSource, OpenError, Opening, StorageError, StorageErrorKind, StorageProvider, object_key, open_content,
+    },
     transfer::{Blob, BlobSource, Fetched, FileStamp, Item, Request},
 };
+use bytes::Bytes;
 use larder_protocol::{
     control::{ControlError, ErrorKind, SourceKind, SourceView},
     fetch::Reason,
@@ -22,7 +25,7 @@ use larder_protocol::{
     seal::Manifest,
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     io::{self, Read},
     net::SocketAddr,
@@ -76,6 +79,7 @@ pub(crate) async fn bring(node: &Arc<Node>, errands: Vec<Errand>, way: &Way) -> 
     trip.results.resize_with(errands.len(), || None);
     trip.try_here(&errands).await?;
     trip.try_files(&errands).await?;
+    trip.try_clouds(&errands).await?;
     trip.try_objects(&errands).await?;
     Ok(trip.finish(&errands))
 }
@@ -99,7 +103,7 @@ impl Trip<'_> {
         for number in self.open() {
             let here: Vec<Copy> = self.copies[number]
                 .iter()
-                .filter(|copy| copy.reachable && copy.holder == self.node.device())
+                .filter(|copy| copy.reachable && copy.here && self.node.places.get(&copy.location).is_some())
                 .cloned()
                 .collect();
             for copy in here {
@@ -120,7 +124,7 @@ impl Trip<'_> {
                         self.results[number] = Some(Err(error));
                         break;
                     }
-                    Err(Local::Bad) => self.reasons[number].push(Reason::Damaged),
+                    Err(Local::Bad | Local::Away) => self.reasons[number].push(Reason::Damaged),
                 }
             }
         }
@@ -131,13 +135,9 @@ impl Trip<'_> {
     async fn try_files(&mut self, errands: &[Errand]) -> Result<(), ControlError> {
         let numbers: Vec<usize> = self.open();
         let holders = |number: &usize| -> Vec<DeviceId> {
-            let fits = |copy: &&Copy| copy.form == Form::InPlace && copy.holder != self.node.device();
-            let mut holders: Vec<DeviceId> = self.copies[*number]
-                .iter()
-                .filter(fits)
-                .filter(|copy| copy.reachable)
-                .map(|copy| copy.holder)
-                .collect();
+            let fits = |copy: &&Copy| copy.form == Form::InPlace && !copy.here && copy.reachable;
+            let mut holders: Vec<DeviceId> =
+                self.copies[*number].iter().filter(fits).flat_map(|copy| copy.holders.iter().copied()).collect();
             holders.dedup();
             holders
         };
@@ -178,12 +178,43 @@ impl Trip<'_> {
         sums.into_iter().map(view).collect()
     }
 
+    /// Reads from clouds that this device fronts.
+    async fn try_clouds(&mut self, errands: &[Errand]) -> Result<(), ControlError> {
+        for number in self.open() {
+            let copies: Vec<Copy> =
+                self.copies[number].iter().filter(|copy| copy.reachable && copy.here).cloned().collect();
+            for copy in copies {
+                let (Form::Objects(manifest), Some(cloud)) = (copy.form, self.node.clouds.get(&copy.location)) else {
+                    continue;
+                };
+                if self.way.cancel.is_cancelled() {
+                    return Ok(());
+                }
+                match from_cloud(self.node, &cloud, &manifest, &errands[number], self.way).await? {
+                    Ok(()) => {
+                        let name = cloud.described.name.clone();
+                        let source = SourceView { kind: SourceKind::Location, name, bytes: errands[number].size };
+                        self.results[number] = Some(Ok(vec![source]));
+                        break;
+                    }
+                    Err(Local::Disk(error)) => {
+                        self.results[number] = Some(Err(error));
+                        break;
+                    }
+                    Err(Local::Bad) => self.reasons[number].push(Reason::Damaged),
+                    Err(Local::Away) => self.reasons[number].push(Reason::Broken),
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Fetches sealed chunks from other devices and opens them here.
     async fn try_objects(&mut self, errands: &[Errand]) -> Result<(), ControlError> {
         for number in self.open() {
             let remote: Vec<Copy> = self.copies[number]
                 .iter()
-                .filter(|copy| copy.reachable && copy.holder != self.node.device() && copy.form != Form::InPlace)
+                .filter(|copy| copy.reachable && copy.form != Form::InPlace)
                 .cloned()
                 .collect();
             for copy in remote {
@@ -191,9 +222,13 @@ impl Trip<'_> {
                     return Ok(());
                 }
                 let Form::Objects(manifest) = copy.form else { continue };
-                match from_sealed(self.node, manifest, copy.holder, &errands[number], self.way).await {
-                    Ok(bytes) => {
-                        self.results[number] = Some(Ok(self.views([(copy.holder, bytes)].into_iter())));
+                let holders = copy.holders_online(self.node);
+                if holders.is_empty() {
+                    continue;
+                }
+                match from_sealed(self.node, manifest, &holders, &errands[number], self.way).await {
+                    Ok(given) => {
+                        self.results[number] = Some(Ok(self.views(given.into_iter())));
                         break;
                     }
                     Err(Sealed::Reason(reason)) => self.reasons[number].push(reason),
@@ -256,6 +291,8 @@ pub(super) fn addresses(node: &Node) -> Result<BTreeMap<DeviceId, Vec<(bool, Soc
 enum Local {
     /// The copy is not the content.
     Bad,
+    /// The storage does not answer.
+    Away,
     /// The file to fill cannot be written.
     Disk(ControlError),
 }
@@ -301,7 +338,7 @@ fn copy_file(
     let _ = fs::remove_file(&errand.partial);
     if let Ok(meta) = fs::metadata(&source) {
         let blob = Blob { path: source, size: meta.len(), stamp: Some(FileStamp::of(&meta)) };
-        crate::engine::Holdings::new(node.catalog.clone(), node.places.clone(), node.device())
+        crate::engine::Holdings::new(node.catalog.clone(), node.places.clone(), node.clouds.clone(), node.device())
             .doubt(errand.content.as_bytes(), &blob);
     }
     Err(Local::Bad)
@@ -359,6 +396,76 @@ fn open_here(node: &Arc<Node>, place: &Place, id: &ChunkId, errand: &Errand, way
     })
 }
 
+/// Objects that were read into memory.
+struct FromMemory(BTreeMap<ChunkId, Bytes>);
+
+impl ChunkSource for FromMemory {
+    fn read(&self, id: &ChunkId, range: Range<u64>) -> Result<Vec<u8>, OpenError> {
+        let cut = |at: u64| usize::try_from(at).ok();
+        let part = self.0.get(id).and_then(|bytes| bytes.get(cut(range.start)?..cut(range.end)?));
+        part.map(<[u8]>::to_vec).ok_or(OpenError::Damaged(*id))
+    }
+}
+
+/// Fills a file from a cloud that this device fronts, a few chunks at a time.
+async fn from_cloud(
+    node: &Arc<Node>,
+    cloud: &Cloud,
+    id: &ChunkId,
+    errand: &Errand,
+    way: &Way,
+) -> Result<Result<(), Local>, ControlError> {
+    let Ok(storage) = cloud.storage() else { return Ok(Err(Local::Away)) };
+    let away = |error: StorageError| {
+        cloud.failed(&error);
+        if error.kind == StorageErrorKind::Damaged { Local::Bad } else { Local::Away }
+    };
+    let object = match storage.get_range(&object_key(id), None).await {
+        Ok(object) => object,
+        Err(error) => return Ok(Err(away(error))),
+    };
+    let Some(manifest) = open_manifest(node, &object, id, &errand.content) else { return Ok(Err(Local::Bad)) };
+    let ring = node.members.reading_ring()?;
+    let bad = |error: OpenError| match error {
+        OpenError::Io(error) => Local::Disk(errors::io(&errand.partial, &error)),
+        _ => Local::Bad,
+    };
+    let out = create(&errand.partial)?;
+    let mut opening = match Opening::begin(Arc::new(manifest), ring, Arc::new(out)) {
+        Ok(opening) => opening,
+        Err(error) => return Ok(Err(bad(error))),
+    };
+    loop {
+        let chunks: BTreeSet<ChunkId> = opening.next().iter().map(|chunk| chunk.chunk).collect();
+        if chunks.is_empty() {
+            break;
+        }
+        let get = |chunk: ChunkId| {
+            let storage = storage.clone();
+            async move { storage.get_range(&object_key(&chunk), None).await.map(|bytes| (chunk, bytes)) }
+        };
+        let brought = tokio::select! {
+            brought = futures::future::try_join_all(chunks.into_iter().map(get)) => brought,
+            () = way.cancel.cancelled() => return Ok(Err(Local::Away)),
+        };
+        let source = match brought {
+            Ok(brought) => FromMemory(brought.into_iter().collect()),
+            Err(error) => return Ok(Err(away(error))),
+        };
+        let (next, opened) = blocking(move || {
+            let opened = opening.open(&source);
+            Ok((opening, opened))
+        })
+        .await?;
+        opening = next;
+        match opened {
+            Ok(bytes) => (way.progress)(bytes),
+            Err(error) => return Ok(Err(bad(error))),
+        }
+    }
+    Ok(blocking(move || Ok(opening.finish())).await?.map_err(bad))
+}
+
 fn create(path: &Path) -> Result<File, ControlError> {
     let file = fs::OpenOptions::new().create(true).truncate(true).read(true).write(true).open(path);
     file.map_err(|error| errors::io(path, &error))
@@ -375,19 +482,19 @@ impl From<ControlError> for Sealed {
     }
 }
 
-/// Fetches manifest and chunks from a device, and opens them into the file; gives the stored bytes that it gave.
+/// Fetches manifest and chunks from devices, and opens them into the file; gives the stored bytes that each gave.
 async fn from_sealed(
     node: &Arc<Node>,
     id: ChunkId,
-    holder: DeviceId,
+    holders: &[DeviceId],
     errand: &Errand,
     way: &Way,
-) -> Result<u64, Sealed> {
+) -> Result<Vec<(DeviceId, u64)>, Sealed> {
     let folder = node.staging.join(format!("open-{}", errand.content));
     fs::create_dir_all(&folder).map_err(|error| errors::io(&folder, &error))?;
-    let object = fetch_object(node, &id, holder, &folder).await?;
+    let (giver, object) = fetch_object(node, &id, holders, &folder).await?;
     let manifest = open_manifest(node, &object, &id, &errand.content).ok_or(Sealed::Reason(Reason::Lied))?;
-    let mut given = object.len() as u64;
+    let mut given = vec![(giver, object.len() as u64)];
     let quiet = Way { progress: Arc::new(|_| {}), cancel: way.cancel.clone() };
     let out = Arc::new(create(&errand.partial)?);
     let mut chunks: BTreeMap<ChunkId, u64> = BTreeMap::new();
@@ -400,11 +507,11 @@ async fn from_sealed(
             hash: *chunk.as_bytes(),
             size: *stored,
             partial: folder.join(chunk.to_string()),
-            sources: vec![holder],
+            sources: holders.to_vec(),
         });
         for fetched in fetch(node, items.collect(), &quiet).await? {
             match fetched {
-                Fetched::Complete(sources) => given += sources.iter().map(|source| source.bytes).sum::<u64>(),
+                Fetched::Complete(sources) => given.extend(sources.iter().map(|source| (source.source, source.bytes))),
                 Fetched::Failed(failures) => {
                     return Err(Sealed::Reason(failures.first().map_or(Reason::NotThere, |(_, reason)| *reason)));
                 }
@@ -431,24 +538,39 @@ async fn from_sealed(
 pub(super) async fn fetch_manifest(
     node: &Arc<Node>,
     id: ChunkId,
-    holder: DeviceId,
+    holders: &[DeviceId],
     content: &ContentId,
 ) -> Option<Manifest> {
     let folder = node.staging.join(format!("open-{content}"));
     fs::create_dir_all(&folder).ok()?;
-    let object = fetch_object(node, &id, holder, &folder).await.ok()?;
+    let (_, object) = fetch_object(node, &id, holders, &folder).await.ok()?;
     open_manifest(node, &object, &id, content)
 }
 
-async fn fetch_object(node: &Arc<Node>, id: &ChunkId, holder: DeviceId, folder: &Path) -> Result<Vec<u8>, Sealed> {
+/// Fetches it from the first holder that gives it.
+async fn fetch_object(
+    node: &Arc<Node>,
+    id: &ChunkId,
+    holders: &[DeviceId],
+    folder: &Path,
+) -> Result<(DeviceId, Vec<u8>), Sealed> {
     let kept = folder.join(format!("{id}{PARTIAL_SUFFIX}"));
-    if let Ok(bytes) = fs::read(&kept)
+    if let (Ok(bytes), Some(holder)) = (fs::read(&kept), holders.first())
         && larder_protocol::seal::chunk_id(&bytes) == *id
     {
-        return Ok(bytes);
+        return Ok((*holder, bytes));
     }
-    let addresses = addresses(node)?.remove(&holder).unwrap_or_default();
-    let bytes = node.data.fetch_small(*id.as_bytes(), holder, &addresses).await.map_err(Sealed::Reason)?;
-    let _ = fs::write(&kept, &bytes);
-    Ok(bytes)
+    let mut addresses = addresses(node)?;
+    let mut why = Reason::NotThere;
+    for holder in holders {
+        let known = addresses.remove(holder).unwrap_or_default();
+        match node.data.fetch_small(*id.as_bytes(), *holder, &known).await {
+            Ok(bytes) => {
+                let _ = fs::write(&kept, &bytes);
+                return Ok((*holder, bytes));
+            }
+            Err(reason) => why = reason,
+        }
+    }
+    Err(Sealed::Reason(why))
 }

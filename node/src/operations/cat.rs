@@ -88,25 +88,36 @@ enum Reader {
     Remote { holder: DeviceId, content: ContentId, size: u64 },
     /// Objects of this device or another.
     Sealed {
-        holder: DeviceId,
-        place: Option<crate::engine::Place>,
+        holders: Vec<DeviceId>,
+        own: Option<Own>,
         id: ChunkId,
         content: ContentId,
         manifest: Option<Arc<Manifest>>,
     },
 }
 
+/// A place of this device with objects.
+#[derive(Clone)]
+enum Own {
+    Place(crate::engine::Place),
+    Cloud(Arc<crate::engine::Cloud>),
+}
+
 fn readers(node: &Node, content: &ContentId, size: u64, copies: &[Copy]) -> Vec<Reader> {
     let reader = |copy: &Copy| {
-        let here = copy.holder == node.device();
         let place = node.places.get(&copy.location);
         match (&copy.form, &copy.path, place) {
-            (Form::InPlace, Some(path), Some(place)) if here => {
+            (Form::InPlace, Some(path), Some(place)) if copy.here => {
                 Some(Reader::File { path: place.file(path), content: *content, size, verified: false })
             }
-            (Form::InPlace, _, _) if !here => Some(Reader::Remote { holder: copy.holder, content: *content, size }),
+            (Form::InPlace, _, _) if !copy.here => {
+                Some(Reader::Remote { holder: *copy.holders.first()?, content: *content, size })
+            }
             (Form::Objects(id), _, place) => {
-                Some(Reader::Sealed { holder: copy.holder, place, id: *id, content: *content, manifest: None })
+                let cloud = || node.clouds.get(&copy.location).filter(|cloud| cloud.may_be_there()).map(Own::Cloud);
+                let own = place.map(Own::Place).or_else(cloud);
+                let holders = copy.holders_online(node);
+                Some(Reader::Sealed { holders, own, id: *id, content: *content, manifest: None })
             }
             _ => None,
         }
@@ -145,21 +156,21 @@ async fn read_by(reader: &mut Reader, node: &Arc<Node>, range: Range<u64>) -> Op
             };
             node.data.fetch_range(&request, range).await.ok().map(|(_, bytes)| bytes)
         }
-        Reader::Sealed { holder, place, id, content, manifest } => {
+        Reader::Sealed { holders, own, id, content, manifest } => {
             if manifest.is_none() {
-                *manifest = match place {
-                    Some(place) => own_manifest(node, place, id, content),
-                    None => fetch_manifest(node, *id, *holder, content).await,
+                *manifest = match own {
+                    Some(own) => own_manifest(node, own, id, content).await,
+                    None => fetch_manifest(node, *id, holders, content).await,
                 }
                 .map(Arc::new);
             }
-            let (manifest, place, holder, node) = (manifest.clone()?, place.clone(), *holder, node.clone());
+            let (manifest, own, holders, node) = (manifest.clone()?, own.clone(), holders.clone(), node.clone());
             let ring = node.members.ring()?;
             let runtime = tokio::runtime::Handle::current();
             let source = Chunks {
                 node,
-                place,
-                holder,
+                own,
+                holders,
                 runtime,
                 sizes: manifest.chunks.iter().map(|chunk| (chunk.chunk, chunk.stored)).collect(),
             };
@@ -183,33 +194,47 @@ fn read_file(path: &PathBuf, content: &ContentId, size: u64, verified: bool, ran
     Some(bytes)
 }
 
-fn own_manifest(node: &Node, place: &crate::engine::Place, id: &ChunkId, content: &ContentId) -> Option<Manifest> {
-    let object = fs::read(place.provider().ok()?.local_path(&object_key(id))?).ok()?;
+async fn own_manifest(node: &Node, own: &Own, id: &ChunkId, content: &ContentId) -> Option<Manifest> {
+    let object = match own {
+        Own::Place(place) => fs::read(place.provider().ok()?.local_path(&object_key(id))?).ok()?.into(),
+        Own::Cloud(cloud) => {
+            let object = cloud.storage().ok()?.get_range(&object_key(id), None).await;
+            object.inspect_err(|error| cloud.failed(error)).ok()?
+        }
+    };
     let ring = node.members.ring()?;
     let (manifest, _) = Manifest::open(&object, |epoch| ring.get(epoch).cloned()).ok()?;
     (larder_protocol::seal::chunk_id(&object) == *id && manifest.content == *content).then_some(manifest)
 }
 
-/// Ranges of stored chunks, from disk or verified from another device.
+/// Ranges of stored chunks: from disk, from a cloud, or verified from another device.
 struct Chunks {
     node: Arc<Node>,
-    place: Option<crate::engine::Place>,
-    holder: DeviceId,
+    own: Option<Own>,
+    holders: Vec<DeviceId>,
     runtime: tokio::runtime::Handle,
     sizes: std::collections::BTreeMap<ChunkId, u64>,
 }
 
 impl ChunkSource for Chunks {
     fn read(&self, id: &ChunkId, range: Range<u64>) -> Result<Vec<u8>, OpenError> {
-        if let Some(place) = &self.place {
-            let path =
-                crate::engine::object_path(&place.provider()?, id).ok_or(io::Error::from(io::ErrorKind::NotFound))?;
-            let mut bytes = vec![0; usize::try_from(range.end - range.start).map_err(io::Error::other)?];
-            fs::File::open(path)?.read_exact_at(&mut bytes, range.start)?;
-            return Ok(bytes);
+        match &self.own {
+            Some(Own::Place(place)) => {
+                let path = crate::engine::object_path(&place.provider()?, id);
+                let path = path.ok_or(io::Error::from(io::ErrorKind::NotFound))?;
+                let mut bytes = vec![0; usize::try_from(range.end - range.start).map_err(io::Error::other)?];
+                fs::File::open(path)?.read_exact_at(&mut bytes, range.start)?;
+                return Ok(bytes);
+            }
+            Some(Own::Cloud(cloud)) => {
+                let storage = cloud.storage()?;
+                let bytes = self.runtime.block_on(storage.get_range(&object_key(id), Some(range)));
+                return Ok(bytes.inspect_err(|error| cloud.failed(error))?.to_vec());
+            }
+            None => {}
         }
         let size = self.sizes.get(id).copied().unwrap_or_default();
-        let item = Item { hash: *id.as_bytes(), size, partial: PathBuf::new(), sources: vec![self.holder] };
+        let item = Item { hash: *id.as_bytes(), size, partial: PathBuf::new(), sources: self.holders.clone() };
         let addresses = addresses(&self.node).map_err(io::Error::other)?;
         let request =
             Request { items: vec![item], addresses, progress: Arc::new(|_| {}), cancel: CancellationToken::new() };

@@ -2,34 +2,34 @@
 
 use super::{
     blocking,
-    bring::{Errand, Way, bring},
-    errors,
+    bring::Way,
+    copies::is_cloud,
+    errors, gateways,
     get::{self, Order, ProgressSum, Target},
     locations,
     select::{self, Wanted},
+    store::{self, ObjectStore},
 };
 use crate::{
     audit::Event,
-    catalog::{KnownEntry, KnownLocation},
+    catalog::KnownLocation,
     control::Reporter,
-    engine::Place,
+    engine::{Cloud, Place},
     keys::random,
     library::Placed,
-    node::{Node, now},
-    storage::{OpenError, Sealing, put_content, write_key_bundle, write_snapshot},
+    node::Node,
 };
 use larder_protocol::{
     bounded::Text,
     control::{ControlError, EnsureRequest, EnsureView, ErrorKind, Progress},
-    id::{ContentId, WantId},
+    id::{ContentId, DeviceId, LocationId, WantId},
     path::RelPath,
-    record::{Entry, EntryValue, File, Record, Replica, ReplicaState, Want, WantOutcome, WantResult},
-    seal::SnapshotEntry,
+    record::{EntryValue, Record, ReplicaState, Want, WantOutcome, WantResult},
 };
-use std::{fs, path::PathBuf, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
-/// How often the asker looks for the steward's answer when nothing tells it.
+/// How often the asker looks for the answer when nothing tells it.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 pub(crate) async fn ensure(
@@ -43,8 +43,12 @@ pub(crate) async fn ensure(
     for error in failed {
         reporter.error(error).await;
     }
-    match node.places.get(&row.location.id) {
-        Some(place) => here(&node, &row, &place, orders, &reporter).await,
+    match Here::find(&node, &row.location.id) {
+        // Another gateway may have a way where this one has none.
+        Some(Here::Cloud(cloud)) if !cloud.may_be_there() && acting(&node, &row.location.id).await?.is_some() => {
+            elsewhere(&node, &row, orders, path_given, &reporter).await
+        }
+        Some(place) => here(&node, &row, &place, orders, path_given, &reporter).await,
         None => elsewhere(&node, &row, orders, path_given, &reporter).await,
     }
 }
@@ -94,10 +98,23 @@ fn view(row: &KnownLocation, order: &Order, already: bool, queued: bool) -> Ensu
 async fn here(
     node: &Arc<Node>,
     row: &KnownLocation,
-    place: &Place,
-    orders: Vec<Order>,
+    place: &Here,
+    mut orders: Vec<Order>,
+    path_given: bool,
     reporter: &Reporter<EnsureView>,
 ) -> Result<(), ControlError> {
+    if !path_given && place.holds_objects() {
+        // Under whatever name it is there, it is there.
+        let mut open = Vec::new();
+        for order in orders {
+            if stored_at(node, &row.location.id, &order.wanted.content, None).await? {
+                reporter.result(view(row, &order, true, false)).await;
+            } else {
+                open.push(order);
+            }
+        }
+        orders = open;
+    }
     let progress = ProgressSum::new(&orders, "store");
     for group in get::groups(orders) {
         let (reporting, sum) = (reporter.clone(), progress.clone());
@@ -105,7 +122,11 @@ async fn here(
             progress: Arc::new(move |bytes| reporting.progress(sum.add(bytes))),
             cancel: reporter.cancelled().child_token(),
         };
-        for result in store(node, place, group, &way).await? {
+        let stored = tokio::select! {
+            stored = store(node, place, group, &way) => stored?,
+            () = reporter.cancelled().cancelled() => return Err(ControlError::new(ErrorKind::Interrupted, "ensure").retry()),
+        };
+        for result in stored {
             progress.done();
             match result {
                 Ok((order, already)) => reporter.result(view(row, &order, already, false)).await,
@@ -116,7 +137,7 @@ async fn here(
     Ok(())
 }
 
-/// Asks the location's steward, and waits for its answer while it is there.
+/// Asks the location's steward or gateways, and waits for an answer while one of them is there.
 async fn elsewhere(
     node: &Arc<Node>,
     row: &KnownLocation,
@@ -167,7 +188,7 @@ async fn elsewhere(
         if asked.is_empty() {
             break;
         }
-        if !node.online.contains(&row.steward()) {
+        if acting(node, &location).await?.is_none() {
             for (_, order) in asked {
                 reporter.result(view(row, &order, false, true)).await;
             }
@@ -184,10 +205,16 @@ async fn elsewhere(
     Ok(())
 }
 
+/// The device that does what is wanted of a location now.
+async fn acting(node: &Arc<Node>, location: &LocationId) -> Result<Option<DeviceId>, ControlError> {
+    let (node, location) = (node.clone(), *location);
+    blocking(move || gateways::acting(&node, &location)).await
+}
+
 /// Whether a location is known to have a content, under a given path where one is given.
-async fn stored_at(
+pub(super) async fn stored_at(
     node: &Arc<Node>,
-    location: &larder_protocol::id::LocationId,
+    location: &LocationId,
     content: &ContentId,
     path: Option<&RelPath>,
 ) -> Result<bool, ControlError> {
@@ -196,7 +223,7 @@ async fn stored_at(
         let snapshot = node.catalog.read().map_err(errors::catalog)?;
         let Some(copies) = snapshot.copies(&content).map_err(errors::catalog)? else { return Ok(false) };
         let row = snapshot.location(&location).map_err(errors::catalog)?;
-        let in_place = row.is_some_and(|row| locations::spec_of(&snapshot, &row).is_in_place());
+        let in_place = row.is_some_and(|row| !is_cloud(&row) && locations::spec_of(&snapshot, &row).is_in_place());
         let doubted = copies.suspicions.iter().any(|doubt| doubt.value.location == location);
         let replica = copies
             .replicas
@@ -207,17 +234,45 @@ async fn stored_at(
             .iter()
             .filter(|entry| path.as_ref().is_none_or(|path| *path == entry.path))
             .any(|entry| entry.location == location && matches!(entry.value, EntryValue::File(_)));
-        Ok(!doubted && if in_place { file } else { replica })
+        let named = path.is_none() || file;
+        Ok(!doubted && if in_place { file } else { replica && named })
     })
     .await
+}
+
+/// A place of this device.
+enum Here {
+    /// A folder.
+    Place(Place),
+    /// A cloud that it fronts.
+    Cloud(Arc<Cloud>),
+}
+
+impl Here {
+    fn find(node: &Node, id: &LocationId) -> Option<Self> {
+        let place = node.places.get(id).map(Self::Place);
+        place.or_else(|| node.clouds.get(id).map(Self::Cloud))
+    }
+
+    /// Whether contents are kept as objects there, and not as files under their own names.
+    fn holds_objects(&self) -> bool {
+        match self {
+            Self::Place(place) => !place.spec.is_in_place(),
+            Self::Cloud(_) => true,
+        }
+    }
 }
 
 type Stored = Result<(Order, bool), ControlError>;
 
 /// Stores contents at a place of this device; whether each was there already.
-async fn store(node: &Arc<Node>, place: &Place, orders: Vec<Order>, way: &Way) -> Result<Vec<Stored>, ControlError> {
-    let name = place.root.display().to_string();
+async fn store(node: &Arc<Node>, here: &Here, orders: Vec<Order>, way: &Way) -> Result<Vec<Stored>, ControlError> {
+    let place = match here {
+        Here::Cloud(cloud) => return store::store(node, &ObjectStore::of_cloud(cloud).await?, orders, way).await,
+        Here::Place(place) => place,
+    };
     if !place.is_proven(&node.places) {
+        let name = place.root.display().to_string();
         return Err(ControlError::new(ErrorKind::LocationOffline, name).retry());
     }
     if place.spec.is_in_place() {
@@ -230,129 +285,55 @@ async fn store(node: &Arc<Node>, place: &Place, orders: Vec<Order>, way: &Way) -
             .collect());
     }
     let _held = place.busy.lock().await;
-    // Before anything is sealed under an epoch that has begun meanwhile: the recovery words are to open that, too.
-    let provider = place.provider().map_err(|error| errors::open(&name, error.into()))?;
-    let bundle = node.members.key_bundle();
-    write_key_bundle(&provider, &bundle).await.map_err(|error| errors::open(&name, error.into()))?;
-    let mut results = Vec::new();
-    for order in orders {
-        let already = stored_at(node, &place.id, &order.wanted.content, None).await?;
-        let stored = if already { Ok(()) } else { seal(node, place, &order, way).await };
-        results.push(stored.map(|()| (order, already)));
-    }
-    Ok(results)
+    store::store(node, &ObjectStore::of_place(place)?, orders, way).await
 }
 
-/// Stores one content as objects: from a file of this device where there is one, else from one that is brought first.
-async fn seal(node: &Arc<Node>, place: &Place, order: &Order, way: &Way) -> Result<(), ControlError> {
-    let (content, size) = (order.wanted.content, order.wanted.size);
-    let subject = content.to_string();
-    let provider = place.provider().map_err(|error| errors::open(&subject, error.into()))?;
-    let sealing = Sealing { ring: node.members.reading_ring()?, signing: node.keys.signing().clone() };
-    let progress = way.progress.clone();
-    let mut stored = Err(OpenError::OtherContent);
-    for path in own_files(node, &content)? {
-        if let Ok(file) = fs::File::open(&path)
-            && file.metadata().is_ok_and(|meta| meta.len() == size)
-        {
-            stored =
-                put_content(&provider, place.spec, &sealing, Arc::new(file), content, size, &|bytes| progress(bytes))
-                    .await;
-            if stored.is_ok() {
-                break;
-            }
+/// Does what others want of one location of this device. What cannot be done for want of a source stays, and is tried again
+/// when something changes; whether anything stays.
+pub(crate) async fn fulfil(node: &Arc<Node>, location: &LocationId) -> bool {
+    let Some(here) = Here::find(node, location) else { return false };
+    let (reading, id) = (node.clone(), *location);
+    let wants = blocking(move || {
+        // Of several gateways one does it.
+        if gateways::acting(&reading, &id)? != Some(reading.device()) {
+            return Ok(Vec::new());
         }
-    }
-    let stored = match stored {
-        Ok(stored) => stored,
-        Err(OpenError::OtherContent | OpenError::Io(_)) => {
-            let partial = node.staging.join(format!("{content}.partial"));
-            let errand = Errand { content, size, partial: partial.clone() };
-            bring(node, vec![errand], way)
-                .await?
-                .pop()
-                .unwrap_or_else(|| Err(errors::internal("a result is missing")))?;
-            let file = fs::File::open(&partial).map_err(|error| errors::io(&partial, &error))?;
-            let stored = put_content(&provider, place.spec, &sealing, Arc::new(file), content, size, &|_| {}).await;
-            let _ = fs::remove_file(&partial);
-            stored.map_err(|error| errors::open(&subject, error))?
+        reading.catalog.read().and_then(|snapshot| snapshot.wants_for(&id)).map_err(errors::catalog)
+    });
+    let wants = match wants.await {
+        Ok(wants) => wants,
+        Err(error) => {
+            tracing::warn!(%error, "wants cannot be read");
+            return false;
         }
-        Err(error) => return Err(errors::open(&subject, error)),
     };
-    let modified = order.wanted.modified.unwrap_or_default();
-    let entry = SnapshotEntry { path: order.path.clone(), content, size, modified, manifest: stored.manifest };
-    write_snapshot(&provider, &sealing, place.id, vec![entry]).await.map_err(|error| errors::open(&subject, error))?;
-    let verified = now();
-    let replica = Replica {
-        location: place.id,
-        mount_epoch: place.mount_epoch,
-        content,
-        size,
-        manifest: stored.manifest,
-        state: ReplicaState::Present,
-        verified,
-    };
-    let value = EntryValue::File(File { content, size, modified, verified });
-    let named = Entry { location: place.id, mount_epoch: place.mount_epoch, path: order.path.clone(), value };
-    node.append(vec![named.into(), replica.into()], Vec::new()).await?;
-    let event = Event::ok("store", content).fact("location", place.id).fact("bytes", stored.new_bytes);
-    node.note(event);
-    Ok(())
-}
-
-fn own_files(node: &Node, content: &ContentId) -> Result<Vec<PathBuf>, ControlError> {
-    let Some(copies) = node.catalog.read().and_then(|snapshot| snapshot.copies(content)).map_err(errors::catalog)?
-    else {
-        return Ok(Vec::new());
-    };
-    let file = |entry: &KnownEntry| {
-        let place = node.places.get(&entry.location).filter(|place| place.spec.is_in_place())?;
-        Some(place.file(&entry.path))
-    };
-    Ok(copies.entries.iter().filter_map(file).collect())
-}
-
-/// Does what others want of this device's locations. What cannot be done for want of a source stays, and is tried again
-/// when something changes.
-pub(crate) async fn fulfil(node: &Arc<Node>) {
-    for place in node.places.all() {
-        let (catalog, id) = (node.catalog.clone(), place.id);
-        let wants = match blocking(move || {
-            catalog.read().and_then(|snapshot| snapshot.wants_for(&id)).map_err(errors::catalog)
-        })
-        .await
-        {
-            Ok(wants) => wants,
-            Err(error) => {
-                tracing::warn!(%error, "wants cannot be read");
+    let mut waits = false;
+    for (asker, want) in wants.into_iter().map(|known| (known.device(), known.value)) {
+        if node.stop.is_cancelled() {
+            return false;
+        }
+        let result = match one(node, &here, &want).await {
+            Ok(()) => WantResult::Done,
+            Err(error) if error.kind == ErrorKind::Occupied => WantResult::Occupied,
+            Err(error) if error.retry => {
+                tracing::info!(%error, "a want waits");
+                waits = true;
                 continue;
             }
+            Err(error) => {
+                let why = format!("{:?} {}", error.kind, error.detail);
+                WantResult::Failed(Text::new(why.chars().take(400).collect::<String>()).unwrap_or_default())
+            }
         };
-        for (asker, want) in wants.into_iter().map(|known| (known.device(), known.value)) {
-            if node.stop.is_cancelled() {
-                return;
-            }
-            let result = match one(node, &place, &want).await {
-                Ok(()) => WantResult::Done,
-                Err(error) if error.kind == ErrorKind::Occupied => WantResult::Occupied,
-                Err(error) if error.retry => {
-                    tracing::info!(%error, "a want waits");
-                    continue;
-                }
-                Err(error) => {
-                    let why = format!("{:?} {}", error.kind, error.detail);
-                    WantResult::Failed(Text::new(why.chars().take(400).collect::<String>()).unwrap_or_default())
-                }
-            };
-            node.note(Event::ok("fulfil", want.content).fact("for", asker).fact("result", format!("{result:?}")));
-            if let Err(error) = node.append(vec![WantOutcome { id: want.id, result }.into()], Vec::new()).await {
-                tracing::warn!(%error, "the answer to a want cannot be kept");
-            }
+        node.note(Event::ok("fulfil", want.content).fact("for", asker).fact("result", format!("{result:?}")));
+        if let Err(error) = node.append(vec![WantOutcome { id: want.id, result }.into()], Vec::new()).await {
+            tracing::warn!(%error, "the answer to a want cannot be kept");
         }
     }
+    waits
 }
 
-async fn one(node: &Arc<Node>, place: &Place, want: &Want) -> Result<(), ControlError> {
+async fn one(node: &Arc<Node>, here: &Here, want: &Want) -> Result<(), ControlError> {
     let (reading, content) = (node.clone(), want.content);
     let copies = blocking(move || {
         reading.catalog.read().and_then(|snapshot| snapshot.copies(&content)).map_err(errors::catalog)
@@ -372,6 +353,6 @@ async fn one(node: &Arc<Node>, place: &Place, want: &Want) -> Result<(), Control
     };
     let order = Order { wanted, path: want.path.clone() };
     let way = Way { progress: Arc::new(|_| {}), cancel: CancellationToken::new() };
-    let stored = store(node, place, vec![order], &way).await?;
+    let stored = store(node, here, vec![order], &way).await?;
     stored.into_iter().next().unwrap_or_else(|| Err(errors::internal("a result is missing"))).map(|_| ())
 }

@@ -94,8 +94,12 @@ pub(crate) fn open(subject: &str, error: OpenError) -> ControlError {
         OpenError::Storage(error) => {
             let kind = match error.kind {
                 StorageErrorKind::Full => ErrorKind::DiskFull,
-                StorageErrorKind::NotAllowed => ErrorKind::NotAllowed,
-                StorageErrorKind::Unavailable => ErrorKind::LocationOffline,
+                StorageErrorKind::NotAllowed if error.provider == "fs" => ErrorKind::NotAllowed,
+                StorageErrorKind::NotAllowed | StorageErrorKind::NeedsLogin => ErrorKind::NeedsLogin,
+                StorageErrorKind::Unavailable | StorageErrorKind::TimedOut | StorageErrorKind::Throttled => {
+                    ErrorKind::LocationOffline
+                }
+                StorageErrorKind::Invalid => ErrorKind::BadRequest,
                 _ => ErrorKind::Io,
             };
             ControlError { retry: error.may_retry(), ..ControlError::new(kind, subject).detail(error.detail) }

@@ -1,20 +1,20 @@
 //! `location`.
 
-use super::{blocking, errors, status::state_word};
+use super::{blocking, clouds, copies::is_cloud, errors, status::state_word};
 use crate::{
     audit::{Event, rfc3339},
-    catalog::{KnownLocation, Snapshot},
-    engine::{Place, Places},
+    catalog::{Known, KnownLocation, Snapshot},
+    engine::{Place, Places, is_address},
     keys::random,
     library::{Signature, SignatureError},
     node::{Node, now},
     storage::{ProfileSpec, built_in, write_key_bundle},
 };
 use larder_protocol::{
-    control::{AddLocation, ControlError, ErrorKind, LocationView},
+    control::{AddLocation, ControlError, ErrorKind, GatewayView, LocationView},
     id::LocationId,
     membership::Role,
-    record::{Location, LocationState, Name, Purposes, Storage, StorageState},
+    record::{Gateway, GatewayState, Location, LocationState, Name, Purposes, Storage, StorageState},
 };
 use std::{path::PathBuf, sync::Arc};
 
@@ -48,9 +48,18 @@ fn view(node: &Node, snapshot: &Snapshot, row: &KnownLocation) -> Result<Locatio
     let names = node.all_device_names(snapshot).map_err(errors::catalog)?;
     let place = node.places.get(&row.location.id);
     let spec = spec_of(snapshot, row);
+    let gateways = gateways(node, snapshot, row)?;
     let state = match &place {
+        _ if is_cloud(row) => cloud_state(&gateways),
         Some(place) if !place.is_proven(&node.places) => "offline",
         _ => state_word(row.state.as_ref().map(|state| state.value.state)),
+    };
+    // Of several who asked, the last one knows best.
+    let usage = gateways.iter().filter(|gateway| gateway.used.is_some()).max_by_key(|gateway| gateway.seen.clone());
+    let (used, total) = usage.map_or((None, None), |gateway| (gateway.used, gateway.total));
+    let address = match &row.location.storage {
+        Storage::Cloud { uri } => Some(uri.to_string()),
+        Storage::Local => None,
     };
     Ok(LocationView {
         id: row.location.id.to_string(),
@@ -58,6 +67,10 @@ fn view(node: &Node, snapshot: &Snapshot, row: &KnownLocation) -> Result<Locatio
         state: state.to_owned(),
         steward: names.get(&row.steward()).cloned().unwrap_or_else(|| row.steward().short()),
         path: place.map(|place| place.root.display().to_string()),
+        address,
+        gateways,
+        used,
+        total,
         profile: row.location.profile.to_string(),
         encrypted: spec.encrypted,
         chunked: spec.chunked,
@@ -66,6 +79,51 @@ fn view(node: &Node, snapshot: &Snapshot, row: &KnownLocation) -> Result<Locatio
         files: row.files,
         bytes: row.bytes,
     })
+}
+
+/// The devices that front a location, by name.
+fn gateways(node: &Node, snapshot: &Snapshot, row: &KnownLocation) -> Result<Vec<GatewayView>, ControlError> {
+    let names = node.all_device_names(snapshot).map_err(errors::catalog)?;
+    let all = snapshot.gateways().map_err(errors::catalog)?;
+    let belongs = |known: &&Known<Gateway>| {
+        known.value.location == row.location.id && node.members.role(&known.device()).is_some()
+    };
+    let view = |known: &Known<Gateway>| {
+        let device = known.device();
+        let this = device == node.device();
+        // Of its own way this device knows more than it has said.
+        let own = node.clouds.get(&row.location.id).filter(|_| this).map(|cloud| cloud.standing());
+        let state = own.as_ref().and_then(|own| own.state).unwrap_or(known.value.state);
+        let usage = own.as_ref().and_then(|own| own.usage).or(known.value.usage);
+        GatewayView {
+            device: names.get(&device).cloned().unwrap_or_else(|| device.short()),
+            device_id: device.to_string(),
+            state: match state {
+                GatewayState::Serving => "connected",
+                GatewayState::NeedsLogin => "needs-login",
+                GatewayState::Offline | GatewayState::Withdrawn => "offline",
+            }
+            .to_owned(),
+            online: this || node.online.contains(&device),
+            seen: rfc3339(own.as_ref().map_or(known.value.seen, |own| own.seen)),
+            why: own.map(|own| own.why).filter(|why| !why.is_empty()),
+            used: usage.map(|usage| usage.used),
+            total: usage.and_then(|usage| usage.total),
+        }
+    };
+    let mut views: Vec<GatewayView> = all.iter().filter(belongs).map(view).collect();
+    views.sort_by(|a, b| (&a.device, &a.device_id).cmp(&(&b.device, &b.device_id)));
+    Ok(views)
+}
+
+/// The word for a cloud location: as its best gateway has it.
+fn cloud_state(gateways: &[GatewayView]) -> &'static str {
+    let any = |state| gateways.iter().any(|gateway| gateway.state == state);
+    match () {
+        () if any("connected") => "connected",
+        () if any("needs-login") || gateways.is_empty() => "needs-login",
+        () => "offline",
+    }
 }
 
 pub(crate) async fn list(node: &Arc<Node>) -> Result<Vec<LocationView>, ControlError> {
@@ -88,6 +146,9 @@ pub(crate) async fn show(node: &Arc<Node>, name: &str) -> Result<LocationView, C
 }
 
 pub(crate) async fn add(node: &Arc<Node>, request: AddLocation) -> Result<LocationView, ControlError> {
+    if is_address(&request.path) {
+        return clouds::add(node, request).await;
+    }
     let checking = node.clone();
     let (place, location) = blocking(move || prepare(&checking, &request)).await?;
     if !place.spec.is_in_place() {
@@ -105,21 +166,35 @@ pub(crate) async fn add(node: &Arc<Node>, request: AddLocation) -> Result<Locati
     show(node, &id).await
 }
 
+/// The id of a new location: a random UUID, with its version and variant bits (RFC 9562).
+pub(super) fn fresh_id() -> LocationId {
+    let mut id: [u8; 16] = random();
+    id[6] = id[6] & 0x0f | 0x40;
+    id[8] = id[8] & 0x3f | 0x80;
+    LocationId::new(id)
+}
+
+/// The name for a new location: well-formed, and nobody else's.
+pub(super) fn free_name(snapshot: &Snapshot, wanted: &str) -> Result<Name, ControlError> {
+    let bad = |detail: &str| ControlError::new(ErrorKind::BadRequest, wanted).detail(detail);
+    let fits = !wanted.is_empty() && !wanted.contains([':', '/']) && !wanted.contains(char::is_control);
+    let name = Name::new(wanted).map_err(|error| bad(&error.to_string()))?;
+    if !fits {
+        return Err(bad("a name has no ':', '/' or control characters"));
+    }
+    let rows = snapshot.locations().map_err(errors::catalog)?;
+    if rows.iter().any(|row| row.location.name == name) {
+        return Err(ControlError::new(ErrorKind::NameTaken, wanted));
+    }
+    Ok(name)
+}
+
 /// Checks a request and signs the folder. Nothing counts before the catalog says so.
 fn prepare(node: &Node, request: &AddLocation) -> Result<(Place, Location), ControlError> {
     let bad = |subject: &str, detail: &str| ControlError::new(ErrorKind::BadRequest, subject).detail(detail);
     let root = PathBuf::from(&request.path);
-    let fits =
-        !request.name.is_empty() && !request.name.contains([':', '/']) && !request.name.contains(char::is_control);
-    let name = Name::new(request.name.as_str()).map_err(|error| bad(&request.name, &error.to_string()))?;
-    if !fits {
-        return Err(bad(&request.name, "a name has no ':', '/' or control characters"));
-    }
     let snapshot = node.catalog.read().map_err(errors::catalog)?;
-    let rows = snapshot.locations().map_err(errors::catalog)?;
-    if rows.iter().any(|row| row.location.name == name) {
-        return Err(ControlError::new(ErrorKind::NameTaken, request.name.as_str()));
-    }
+    let name = free_name(&snapshot, &request.name)?;
     let meta = std::fs::metadata(&root).map_err(|error| errors::io(&root, &error))?;
     if !root.is_absolute() || !meta.is_dir() {
         return Err(bad(&request.path, "a location is a folder"));
@@ -142,13 +217,7 @@ fn prepare(node: &Node, request: &AddLocation) -> Result<(Place, Location), Cont
         Err(SignatureError::Missing(_)) => None,
         Err(error) => return Err(errors::signature(&request.name, &error)),
     };
-    let id = known.as_ref().and_then(Signature::id).unwrap_or_else(|| {
-        let mut id: [u8; 16] = random();
-        // The version and variant bits of a random UUID (RFC 9562).
-        id[6] = id[6] & 0x0f | 0x40;
-        id[8] = id[8] & 0x3f | 0x80;
-        LocationId::new(id)
-    });
+    let id = known.as_ref().and_then(Signature::id).unwrap_or_else(fresh_id);
     let mount_epoch = known.as_ref().map_or(1, |signature| signature.mount_epoch.saturating_add(1));
     if !request.read_only {
         let fresh =
@@ -191,6 +260,7 @@ pub(crate) async fn remove(node: &Arc<Node>, name: &str) -> Result<LocationView,
     let location = Location { removed: true, mount_epoch, ..row.location };
     node.append(vec![location.into()], vec![Places::forget(&id)]).await?;
     node.places.remove(&id);
+    node.clouds.look();
     node.note(Event::ok("location-remove", &shown.name).fact("id", id));
     Ok(shown)
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod bring;
 pub(crate) mod cat;
+pub(crate) mod clouds;
 #[cfg(feature = "clouds")]
 pub(crate) mod connect;
 pub(crate) mod copies;
@@ -11,6 +12,7 @@ pub(crate) mod ensure;
 pub(crate) mod errors;
 pub(crate) mod events;
 pub(crate) mod find;
+pub(crate) mod gateways;
 pub(crate) mod get;
 pub(crate) mod index;
 pub(crate) mod invites;
@@ -20,6 +22,7 @@ pub(crate) mod profiles;
 pub(crate) mod reference;
 pub(crate) mod select;
 pub(crate) mod status;
+mod store;
 
 use larder_protocol::control::ControlError;
 

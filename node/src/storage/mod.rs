@@ -55,7 +55,7 @@ pub use abilities::{
 };
 pub use error::{Retry, StorageError, StorageErrorKind};
 pub use layout::{ObjectKey, object_key};
-pub use pipeline::{ChunkSource, OpenError, Sealing, Stored, open_content, open_range, put_content};
+pub use pipeline::{ChunkSource, OpenError, Opening, Sealing, Stored, open_content, open_range, put_content};
 pub use profile::{ProfileSpec, built_in};
 pub use provider::{Listed, PAGE_MAX, Page, Pending, Put, PutMode, Stat, StorageProvider, Version, list_all};
 pub use registry::{ProviderFactory, Registry, RegistryError, StorageId};

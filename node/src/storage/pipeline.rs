@@ -1,17 +1,21 @@
 //! Contents to objects and back: one way for every profile.
 
-use super::{ObjectKey, ProfileSpec, Put, PutMode, StorageError, StorageProvider, layout::object_key};
+use super::{
+    ObjectKey, ProfileSpec, Put, PutMode, StorageError, StorageProvider,
+    layout::object_key,
+    upload::{self, Journal, Object},
+};
 use bytes::Bytes;
 use larder_protocol::{
     bounded::List,
     id::{ChunkId, ContentId, PlainChunkId},
     seal::{
-        ChunkSize, EnvelopeError, FRAME_BYTES, HEADER_BYTES, KeyRing, Manifest, ManifestChunk, OpenChunk, SealError,
-        chunk_id, frames_for, open_chunk, seal_chunk,
+        CHUNKS_MAX, ChunkSize, EnvelopeError, FRAME_BYTES, HEADER_BYTES, KeyRing, Manifest, ManifestChunk, OpenChunk,
+        SealError, chunk_id, frames_for, open_chunk, seal_chunk,
     },
 };
 use rayon::prelude::*;
-use std::{fs::File, io, ops::Range, os::unix::fs::FileExt, sync::Arc};
+use std::{borrow::Borrow, fs::File, io, ops::Range, os::unix::fs::FileExt, sync::Arc};
 
 /// Chunks that are sealed and stored at a time; bounds the memory of one put.
 const CHUNKS_AT_ONCE: usize = 8;
@@ -45,9 +49,9 @@ pub enum OpenError {
     /// The bytes are not those of the content.
     #[error("the bytes are not those of the content")]
     OtherContent,
-    /// The content is too large for a profile that does not split.
-    #[error("a profile that does not split takes at most {WHOLE_BYTES_MAX} bytes")]
-    TooLarge,
+    /// The content is too large for its profile.
+    #[error("the profile takes at most {0} bytes")]
+    TooLarge(u64),
     /// A file of this device failed.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -72,12 +76,16 @@ struct Piece {
 
 /// Stores a content from an open file, and checks on the way that the file is that content.
 ///
+/// Objects above 5 MiB go in parts where the storage takes parts; with a journal an interrupted one goes on at the next try.
+///
 /// # Errors
 /// [`OpenError`]; objects that were stored before it stay and are used by the next try.
+#[allow(clippy::too_many_arguments)]
 pub async fn put_content(
     provider: &dyn StorageProvider,
     spec: ProfileSpec,
     sealing: &Sealing,
+    journal: Option<&Journal>,
     file: Arc<File>,
     content: ContentId,
     size: u64,
@@ -85,8 +93,10 @@ pub async fn put_content(
 ) -> Result<Stored, OpenError> {
     let chunk_size = if spec.chunked { ChunkSize::default() } else { ChunkSize::new(64 << 20)? };
     let plain_max = if spec.encrypted { chunk_size.plain() as u64 } else { chunk_size.stored() as u64 };
-    if !spec.chunked && size > WHOLE_BYTES_MAX {
-        return Err(OpenError::TooLarge);
+    // A manifest must name every chunk: that it cannot is known before the first one is sent.
+    let size_max = if spec.chunked { plain_max.saturating_mul(CHUNKS_MAX as u64) } else { WHOLE_BYTES_MAX };
+    if size > size_max {
+        return Err(OpenError::TooLarge(size_max));
     }
     let mut hasher = blake3::Hasher::new();
     let mut chunks = Vec::new();
@@ -146,7 +156,7 @@ pub async fn put_content(
                 chunk: piece.id,
                 plain: piece.plain,
             };
-            let put = put_named(provider, &object_key(&piece.id), Bytes::from(piece.stored)).await?;
+            let put = put_named(provider, journal, &piece.id, Bytes::from(piece.stored)).await?;
             progress(chunk.length);
             Ok::<_, StorageError>((chunk, put))
         });
@@ -168,17 +178,25 @@ pub async fn put_content(
     let object = manifest.close(&sealing.signing, spec.encrypted.then_some(secret), crate::keys::random())?;
     let id = chunk_id(&object);
     let len = object.len() as u64;
-    put_named(provider, &object_key(&id), Bytes::from(object)).await?;
+    put_named(provider, journal, &id, Bytes::from(object)).await?;
     Ok(Stored { manifest: id, stored_bytes: stored_bytes + len, new_bytes: new_bytes + len })
 }
 
 /// Puts an object whose key follows from its bytes: one of that length stays, and is not sent again.
-async fn put_named(provider: &dyn StorageProvider, key: &ObjectKey, bytes: Bytes) -> Result<Put, StorageError> {
-    match provider.stat(key).await? {
-        Some(stat) if stat.size == bytes.len() as u64 => Ok(Put::AlreadyThere),
-        Some(_) => provider.put(key, bytes, PutMode::Replace).await,
-        None => provider.put(key, bytes, PutMode::IfAbsent).await,
-    }
+async fn put_named(
+    provider: &dyn StorageProvider,
+    journal: Option<&Journal>,
+    id: &ChunkId,
+    bytes: Bytes,
+) -> Result<Put, StorageError> {
+    let (key, fingerprint): (ObjectKey, String) = (object_key(id), id.to_string());
+    let mode = match provider.stat(&key).await? {
+        Some(stat) if stat.size == bytes.len() as u64 => return Ok(Put::AlreadyThere),
+        Some(_) => PutMode::Replace,
+        None => PutMode::IfAbsent,
+    };
+    let object = Object { key: &key, source: Arc::new(bytes), mode, fingerprint: &fingerprint };
+    upload::upload(provider, object, journal, &|_| {}).await
 }
 
 /// Gives stored chunks by their names, from a storage or from files that were fetched.
@@ -201,21 +219,71 @@ pub fn open_content(
     out: &File,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<(), OpenError> {
-    out.set_len(manifest.size)?;
-    let mut hasher = blake3::Hasher::new();
-    for group in manifest.chunks.chunks(CHUNKS_AT_ONCE) {
+    let mut opening = Opening::begin(manifest, ring, out)?;
+    while !opening.next().is_empty() {
+        progress(opening.open(source)?);
+    }
+    opening.finish()
+}
+
+/// A content that is opened into a file, a few chunks at a time: for sources that have to be waited for.
+///
+/// Call order: [`next`](Self::next) says which chunks the source must have, [`open`](Self::open) opens these; when there are no
+/// more, [`finish`](Self::finish).
+pub struct Opening<M, R, F> {
+    manifest: M,
+    ring: R,
+    out: F,
+    hasher: blake3::Hasher,
+    opened: usize,
+}
+
+impl<M: Borrow<Manifest>, R: Borrow<KeyRing>, F: Borrow<File>> Opening<M, R, F> {
+    /// Begins with an empty file.
+    ///
+    /// # Errors
+    /// [`OpenError::Io`] when it cannot be made as long as the content.
+    pub fn begin(manifest: M, ring: R, out: F) -> Result<Self, OpenError> {
+        out.borrow().set_len(manifest.borrow().size)?;
+        Ok(Self { manifest, ring, out, hasher: blake3::Hasher::new(), opened: 0 })
+    }
+
+    /// The chunks that come next; none when all are opened.
+    pub fn next(&self) -> &[ManifestChunk] {
+        let rest = self.manifest.borrow().chunks.get(self.opened..).unwrap_or_default();
+        rest.get(..CHUNKS_AT_ONCE).unwrap_or(rest)
+    }
+
+    /// Opens these chunks; gives the bytes of the content in them.
+    ///
+    /// # Errors
+    /// [`OpenError`]; the file then holds nothing that counts.
+    pub fn open(&mut self, source: &dyn ChunkSource) -> Result<u64, OpenError> {
+        let (manifest, ring): (&Manifest, &KeyRing) = (self.manifest.borrow(), self.ring.borrow());
+        let chunks = self.next();
         let opened: Vec<Vec<u8>> =
-            group.par_iter().map(|chunk| open_one(chunk, manifest, source, ring)).collect::<Result<_, _>>()?;
-        for (chunk, plain) in group.iter().zip(opened) {
-            hasher.update_rayon(&plain);
-            out.write_all_at(&plain, chunk.offset)?;
-            progress(chunk.length);
+            chunks.par_iter().map(|chunk| open_one(chunk, manifest, source, ring)).collect::<Result<_, _>>()?;
+        let offsets: Vec<u64> = chunks.iter().map(|chunk| chunk.offset).collect();
+        let mut bytes = 0;
+        for (offset, plain) in offsets.into_iter().zip(opened) {
+            self.hasher.update_rayon(&plain);
+            self.out.borrow().write_all_at(&plain, offset)?;
+            bytes += plain.len() as u64;
+            self.opened += 1;
         }
+        Ok(bytes)
     }
-    if hasher.finalize().as_bytes() != manifest.content.as_bytes() {
-        return Err(OpenError::OtherContent);
+
+    /// Checks the whole against its id and makes it durable.
+    ///
+    /// # Errors
+    /// [`OpenError::OtherContent`], or when the file fails.
+    pub fn finish(self) -> Result<(), OpenError> {
+        if self.hasher.finalize().as_bytes() != self.manifest.borrow().content.as_bytes() {
+            return Err(OpenError::OtherContent);
+        }
+        Ok(self.out.borrow().sync_all()?)
     }
-    Ok(out.sync_all()?)
 }
 
 fn open_one(

@@ -66,6 +66,10 @@ pub enum ErrorKind {
     LocationOffline,
     /// More vanished at once than is believable; nothing was marked missing.
     LocationSuspicious,
+    /// The storage does not accept this device's credential, or there is none.
+    NeedsLogin,
+    /// Content would be stored unencrypted with a service that nobody said to trust.
+    StoreUntrusted,
     /// Another process works on the location.
     LocationLocked,
     /// Larder never writes there.

@@ -17,9 +17,9 @@ pub use error::{ControlError, ErrorKind};
 pub use finding::{ExaminedView, FindingKind, FindingView, Severity};
 pub use reply::{
     AheadView, AuditLine, CopyView, DeviceView, DigestView, DisputedView, EnsureView, Evidence, ForkView, FoundView,
-    GotView, HeldView, IndexView, InviteView, JoinView, LocationSummary, LocationView, LogCheckView, PathKind,
-    PeerView, Progress, ReadableView, RebuildView, RevokeOutcome, RevokedView, SourceKind, SourceView, StatusView,
-    StreamItem, TroubleView, WhereView,
+    GatewayView, GotView, HeldView, IndexView, InviteView, JoinView, LocationSummary, LocationView, LogCheckView,
+    PathKind, PeerView, Progress, ReadableView, RebuildView, RevokeOutcome, RevokedView, SourceKind, SourceView,
+    StatusView, StreamItem, TroubleView, WhereView,
 };
 pub use request::{
     AddLocation, CatQuery, CompareWords, EnsureRequest, FindQuery, GetRequest, IndexRequest, InviteRequest, LogQuery,

@@ -290,13 +290,25 @@ pub struct LocationView {
     pub id: String,
     /// Its name.
     pub name: String,
-    /// `present`, `offline` or `suspicious`.
+    /// `present`, `offline` or `suspicious`; in a cloud `connected`, `needs-login` or `offline`.
     pub state: String,
     /// Name of the device that speaks for it.
     pub steward: String,
     /// Path on this device, when it is here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
+    /// Address, when it is in a cloud.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// The devices that serve it to the others, when it is in a cloud.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gateways: Vec<GatewayView>,
+    /// Bytes in use there, by whomever, where the storage tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used: Option<u64>,
+    /// Bytes that it holds at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total: Option<u64>,
     /// Name of its profile.
     pub profile: String,
     /// Sealed with the group's keys.
@@ -311,6 +323,30 @@ pub struct LocationView {
     pub files: u64,
     /// Their bytes.
     pub bytes: u64,
+}
+
+/// A device that fronts a cloud location.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatewayView {
+    /// Its name.
+    pub device: String,
+    /// Its id.
+    pub device_id: String,
+    /// `connected`, `needs-login` or `offline`: its way to the storage.
+    pub state: String,
+    /// It is connected now, or this one.
+    pub online: bool,
+    /// When the state was found out, RFC 3339.
+    pub seen: String,
+    /// Why it is not connected, as far as this device knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// Bytes in use at the storage, where it tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used: Option<u64>,
+    /// Bytes that it holds at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total: Option<u64>,
 }
 
 /// A device of the group.

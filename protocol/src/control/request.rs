@@ -47,7 +47,7 @@ pub struct InviteRequest {
 pub struct AddLocation {
     /// Name for people.
     pub name: String,
-    /// Absolute path of a folder.
+    /// Absolute path of a folder, or the address of a cloud location such as `s3://bucket/prefix`.
     pub path: String,
     /// Profile, or the default for the kind of place.
     pub profile: Option<String>,
@@ -57,6 +57,9 @@ pub struct AddLocation {
     /// Never write there.
     #[serde(default)]
     pub read_only: bool,
+    /// Store unencrypted content in a cloud all the same.
+    #[serde(default)]
+    pub trust_store: bool,
 }
 
 /// Names a device or location.

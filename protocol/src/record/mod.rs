@@ -10,6 +10,7 @@ mod checkpoint;
 mod device;
 mod entry;
 mod folder_entry;
+mod gateway;
 mod location;
 mod replica;
 mod stamp;
@@ -21,6 +22,7 @@ pub use checkpoint::{Checkpoint, CheckpointError, Dead, RANGES_MAX};
 pub use device::Device;
 pub use entry::{Entry, EntryValue, File, GoneReason};
 pub use folder_entry::{CONTEXT_AUTHORS_MAX, Context, ContextError, FolderEntry, FolderFile, FolderValue};
+pub use gateway::{Gateway, GatewayState, StorageUsage, acting_gateway};
 pub use location::{Location, LocationState, Profile, Purpose, Purposes, Storage, StorageState};
 pub use replica::{Replica, ReplicaState, Suspicion, SuspicionReason};
 pub use stamp::Stamp;
@@ -107,11 +109,13 @@ records! {
     12 => FolderEntry,
     /// How far the author's audit log goes.
     13 => AuditHead,
+    /// What a device says of its way to a cloud location.
+    14 => Gateway,
 }
 
-/// Whether statements of a kind always count: announcements of locations, without which later statements are not believed;
+/// Whether statements of a kind always count: announcements of locations and gateways, without which later statements are not believed;
 /// checkpoints; and entries of synced folders, whose contexts name operations one by one
 /// (`docs/decisions/0006-folder-entries.md`). A batch with one of them says so in its header, and never becomes a husk.
 pub const fn lasts(kind: u16) -> bool {
-    matches!(kind, 2 | 11 | 12)
+    matches!(kind, 2 | 11 | 12 | 14)
 }

@@ -14,8 +14,8 @@ use larder_protocol::{
     path::{NfcPath, RelPath},
     record::{
         Alias, AuditHead, Checkpoint, Context, Device, Entry, EntryValue, File, FolderEntry, FolderFile, FolderValue,
-        GoneReason, Location, LocationState, Profile, Purpose, Replica, ReplicaState, Storage, StorageState, Suspicion,
-        SuspicionReason, Want, WantOutcome, WantResult,
+        Gateway, GatewayState, GoneReason, Location, LocationState, Profile, Purpose, Replica, ReplicaState, Storage,
+        StorageState, StorageUsage, Suspicion, SuspicionReason, Want, WantOutcome, WantResult,
     },
     seal::{KeyBundle, Manifest, ManifestChunk, SnapshotEntry, SnapshotPage},
     sync::{Frame, Gossip, Locator},
@@ -252,6 +252,16 @@ pub fn of(name: &str) -> Vec<Vec<u8>> {
         "WantOutcome" => all(&[
             WantOutcome { id: WantId::new([27; 16]), result: WantResult::Done },
             WantOutcome { id: WantId::new([27; 16]), result: WantResult::Failed(text("no room")) },
+        ]),
+        "Gateway" => all(&[
+            Gateway { location: LOCATION, mount_epoch: 1, state: GatewayState::Offline, seen: SEEN, usage: None },
+            Gateway {
+                location: LOCATION,
+                mount_epoch: 300,
+                state: GatewayState::Serving,
+                seen: SEEN,
+                usage: Some(StorageUsage { used: 1 << 40, total: Some(1 << 41) }),
+            },
         ]),
         "AuditHead" => all(&[AuditHead { lines: 7, head: [33; 32] }]),
         "Alias" => all(&[Alias { content: CONTENT, sha256: [32; 32] }]),

@@ -28,8 +28,8 @@ use super::{
     rows::{self, AuthorRow, EntryRow, Reader, RowStamp, Writer},
     tables::{
         ALIAS_CONTENTS, ALIASES, ANNOUNCED, AUDIT_HEADS, CONTENT_ORDINALS, CONTENTS, DEVICES, ENTRIES, FOLDER_ENTRIES,
-        FOLDER_NUMBERS, FOLDERS, LOCATION_NUMBERS, LOCATION_STATES, LOCATION_TOTALS, LOCATIONS, META, NAMES, OUTCOMES,
-        PENDING, PLACES, PROFILES, REFUSED, REPLICAS, SCANS, SUSPICIONS, WANTS,
+        FOLDER_NUMBERS, FOLDERS, FRONTED, GATEWAYS, LOCATION_NUMBERS, LOCATION_STATES, LOCATION_TOTALS, LOCATIONS,
+        META, NAMES, OUTCOMES, PENDING, PLACES, PROFILES, REFUSED, REPLICAS, SCANS, SUSPICIONS, WANTS,
     },
 };
 use keys::pending_key;
@@ -38,7 +38,7 @@ use larder_protocol::{
     id::{DeviceId, LocationId},
     log::{Author, Batch},
     planted::{Plant, is_planted},
-    record::{Dead, Record, Replica, Stamp, WantResult, lasts},
+    record::{Dead, GatewayState, Record, Replica, Stamp, WantResult, lasts},
     time::{Hlc, Timestamp},
 };
 use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
@@ -82,6 +82,8 @@ pub(in crate::catalog) struct Merge<'t> {
     audit_heads: RowTable<'t>,
     locations: RowTable<'t>,
     location_states: RowTable<'t>,
+    gateways: RowTable<'t>,
+    fronted: Table<'t, (u32, u32), &'static [u8]>,
     profiles: RowTable<'t>,
     wants: RowTable<'t>,
     outcomes: RowTable<'t>,
@@ -156,6 +158,8 @@ impl<'t> Merge<'t> {
             audit_heads: txn.open_table(AUDIT_HEADS)?,
             locations: txn.open_table(LOCATIONS)?,
             location_states: txn.open_table(LOCATION_STATES)?,
+            gateways: txn.open_table(GATEWAYS)?,
+            fronted: txn.open_table(FRONTED)?,
             profiles: txn.open_table(PROFILES)?,
             wants: txn.open_table(WANTS)?,
             outcomes: txn.open_table(OUTCOMES)?,
@@ -256,6 +260,16 @@ impl<'t> Merge<'t> {
                 let key = *state.location.as_bytes();
                 self.put(|m| &mut m.location_states, LOCATION_STATES, &key, kind, state.mount_epoch, stamp, body)
                     .map(|_| ())
+            }
+            Record::Gateway(gateway) => {
+                let number = self.location(&gateway.location)?;
+                let epoch = if gateway.state == GatewayState::Withdrawn { 0 } else { gateway.mount_epoch };
+                let (key, mut to) = ((stamp.author, number), Writer::default());
+                to.number(epoch);
+                self.fronted.insert(key, rows::close(FRONTED, &key, &to.0).as_slice())?;
+                self.changes.locations.insert(gateway.location);
+                let key = [gateway.location.as_bytes().as_slice(), author.device.as_bytes()].concat();
+                self.put(|m| &mut m.gateways, GATEWAYS, &key, kind, 0, stamp, body).map(|_| ())
             }
             Record::Profile(profile) => {
                 let key = profile.name.as_bytes().to_vec();
@@ -383,7 +397,8 @@ impl<'t> Merge<'t> {
             None => self.find_location(location)?,
         };
         if let Some(number) = number
-            && self.announced(author, number)?.is_some_and(|epoch| epoch >= mount_epoch)
+            && (self.announced(author, number)?.is_some_and(|epoch| epoch >= mount_epoch)
+                || self.fronted(author, number)?.is_some_and(|epoch| epoch >= mount_epoch))
         {
             return Ok(Some(number));
         }
@@ -406,6 +421,15 @@ impl<'t> Merge<'t> {
         };
         self.known_announced.insert(key, epoch);
         Ok(Some(epoch))
+    }
+
+    /// The mount epoch at which an author fronts a location, by its own last word in the order of its log.
+    fn fronted(&self, author: u32, location: u32) -> Result<Option<u64>, CatalogError> {
+        let key = (author, location);
+        let Some(row) = self.fronted.get(key)? else {
+            return self.parents.get(&author).copied().map_or(Ok(None), |parent| self.fronted(parent, location));
+        };
+        Ok(Some(Reader::new(rows::open(FRONTED, &key, row.value())?, "fronted-1").number()?))
     }
 
     /// Writes everything back; call before the commit.
@@ -440,6 +464,7 @@ impl<'t> Merge<'t> {
         self.pending.retain(|_, ()| false)?;
         self.refused.retain(|_, ()| false)?;
         self.announced.retain(|_, _| false)?;
+        self.fronted.retain(|_, _| false)?;
         self.alias_contents.clear()?;
         for table in [
             &mut self.aliases,
@@ -449,6 +474,7 @@ impl<'t> Merge<'t> {
             &mut self.audit_heads,
             &mut self.locations,
             &mut self.location_states,
+            &mut self.gateways,
             &mut self.profiles,
             &mut self.wants,
             &mut self.outcomes,

@@ -3,13 +3,13 @@
 use super::{
     super::{
         CatalogError,
-        tables::{AUDIT_HEADS, DEVICES, LOCATION_STATES, LOCATIONS, OUTCOMES, PENDING, PROFILES, WANTS},
+        tables::{AUDIT_HEADS, DEVICES, GATEWAYS, LOCATION_STATES, LOCATIONS, OUTCOMES, PENDING, PROFILES, WANTS},
     },
     Known, KnownLocation, Snapshot,
 };
 use larder_protocol::{
     id::{DeviceId, LocationId, WantId},
-    record::{AuditHead, Device, Location, Profile, Want, WantOutcome},
+    record::{AuditHead, Device, Gateway, GatewayState, Location, Profile, Want, WantOutcome},
 };
 use redb::ReadableTableMetadata;
 use std::collections::BTreeMap;
@@ -58,6 +58,15 @@ impl Snapshot {
         let mut named = self.locations()?;
         named.retain(|known| !known.location.removed && known.location.name.as_str() == name);
         Ok(named)
+    }
+
+    /// What devices said last of their way to any cloud location; those that withdrew are left out.
+    ///
+    /// # Errors
+    /// As [`digest`](Self::digest).
+    pub fn gateways(&self) -> Result<Vec<Known<Gateway>>, CatalogError> {
+        let all = self.statements::<Gateway>(GATEWAYS)?.into_iter().map(|(_, known)| known);
+        Ok(all.filter(|known| known.value.state != GatewayState::Withdrawn).collect())
     }
 
     /// All devices that described themselves.

@@ -18,7 +18,7 @@ use larder_protocol::{
     id::LocationId,
     log::{Author, Batch},
     planted::{Plant, is_planted},
-    record::{BODY_BYTES_MAX, Checkpoint, RANGES_MAX, Record, WantResult, lasts},
+    record::{BODY_BYTES_MAX, Checkpoint, GatewayState, RANGES_MAX, Record, WantResult, lasts},
     time::Hlc,
 };
 use std::{
@@ -74,6 +74,8 @@ struct Roles<'a> {
     author: Author,
     permits: &'a dyn Permits,
     announced: HashMap<LocationId, u64>,
+    /// Mount epochs at which it fronts locations.
+    fronted: HashMap<LocationId, u64>,
 }
 
 fn row_key(kind: u16, parts: &[&[u8]]) -> [u8; 16] {
@@ -98,11 +100,16 @@ impl Roles<'_> {
             let epoch = self.announced.entry(location.id).or_insert(location.mount_epoch);
             *epoch = (*epoch).max(location.mount_epoch);
         }
+        if let Record::Gateway(gateway) = &record {
+            let epoch = if gateway.state == GatewayState::Withdrawn { 0 } else { gateway.mount_epoch };
+            self.fronted.insert(gateway.location, epoch);
+        }
         if lasts(kind) {
             return Role::Stays;
         }
         let of = |location: &LocationId, epoch: u64, rank: u64, parts: &[&[u8]]| {
-            let believed = self.announced.get(location).is_some_and(|announced| *announced >= epoch);
+            let at = |epochs: &HashMap<LocationId, u64>| epochs.get(location).is_some_and(|said| *said >= epoch);
+            let believed = at(&self.announced) || at(&self.fronted);
             if believed { Role::Row(row_key(kind, parts), rank) } else { Role::Stays }
         };
         match &record {
@@ -123,7 +130,11 @@ impl Roles<'_> {
             Record::Alias(it) => Role::Row(row_key(kind, &[it.content.as_bytes(), &it.sha256]), 0),
             Record::AuditHead(it) => Role::Row(row_key(kind, &[]), it.lines),
             // Of two wants under one id the first one stands.
-            Record::Want(_) | Record::Location(_) | Record::Checkpoint(_) | Record::FolderEntry(_) => Role::Stays,
+            Record::Want(_)
+            | Record::Location(_)
+            | Record::Gateway(_)
+            | Record::Checkpoint(_)
+            | Record::FolderEntry(_) => Role::Stays,
         }
     }
 }
@@ -206,7 +217,7 @@ impl Snapshot {
         let passes = ops.div_ceil(PASS_OPS).max(1);
         for pass in 0..passes {
             let mut greatest: HashMap<[u8; 16], (u64, Hlc, usize)> = HashMap::new();
-            let mut roles = Roles { author: *author, permits, announced: HashMap::new() };
+            let mut roles = Roles { author: *author, permits, announced: HashMap::new(), fronted: HashMap::new() };
             for batch in batches.iter_mut() {
                 let opened = self.open_whole(author, &batch.row)?;
                 for ((seq, at), op) in (opened.first_seq..).zip(batch.at..).zip(opened.ops.iter()) {

@@ -6,8 +6,8 @@ use larder_protocol::{
     id::{ChunkId, WantId},
     log::{Author, Batch, Gap, Op, SealedBatch, SignedBatch, VersionVector, genesis_hash},
     record::{
-        Device, LocationState, Profile, Replica, ReplicaState, StorageState, Suspicion, SuspicionReason, Want,
-        WantOutcome, WantResult,
+        Device, Gateway, GatewayState, LocationState, Profile, Replica, ReplicaState, StorageState, Suspicion,
+        SuspicionReason, Want, WantOutcome, WantResult,
     },
     time::Hlc,
 };
@@ -163,7 +163,7 @@ fn local_values_survive_reopening() {
     };
     {
         let (catalog, report) = Catalog::open(dir.path(), identity(1), options()).unwrap();
-        assert_eq!(report.migrated, [(1, 0), (2, 0), (3, 0)]);
+        assert_eq!(report.migrated, [(1, 0), (2, 0), (3, 0), (4, 0), (5, 0)]);
         let values = [("invites", b"1", b"one"), ("invites", b"2", b"two"), ("queue", b"1", b"oth")]
             .map(|(n, k, v)| value(n, k, Some(v)));
         catalog.append(Vec::new(), values.into(), NOW).unwrap();
@@ -333,6 +333,35 @@ fn only_who_announced_a_location_speaks_for_it() {
     assert_eq!(read.entry(&location_id(1), &path("a")).unwrap().unwrap().value, file(9));
     let known = read.location(&location_id(1)).unwrap().unwrap();
     assert_eq!((known.stamp.author, known.state.unwrap().value.state), (author(2), StorageState::Offline));
+}
+
+#[test]
+fn a_gateway_is_believed_until_it_withdraws() {
+    let (a, b) = (memory(1), memory(2));
+    let says = |state, at: u64| {
+        let said = Gateway { location: location_id(1), mount_epoch: 3, state, seen: NOW, usage: None };
+        (Record::from(said), NOW.plus_millis(at as i64))
+    };
+    let told = |(record, at): (Record, _), then: Record| {
+        let batches = b.append(vec![record, then], Vec::new(), at).unwrap().batches;
+        a.apply(batches, at).unwrap();
+    };
+    a.append(vec![location(1, 3), entry(1, 3, "a", file(1))], Vec::new(), NOW).unwrap();
+    told(says(GatewayState::Serving, 5), entry(1, 3, "a", file(2)));
+    let value =
+        |path_of: &str| a.read().unwrap().entry(&location_id(1), &path(path_of)).unwrap().map(|entry| entry.value);
+    assert_eq!(value("a"), Some(file(2)), "the later word wins over the steward's");
+    a.append(vec![entry(1, 3, "a", file(3))], Vec::new(), NOW.plus_millis(9)).unwrap();
+    assert_eq!(value("a"), Some(file(3)));
+    // That it cannot be reached now takes nothing back; at another mount epoch it has nothing to say.
+    told(says(GatewayState::Offline, 20), entry(1, 3, "b", file(4)));
+    told(says(GatewayState::Serving, 25), entry(1, 4, "c", file(5)));
+    assert_eq!((value("b"), value("c")), (Some(file(4)), None));
+    assert_eq!(a.read().unwrap().gateways().unwrap().len(), 1);
+    assert_eq!(a.read().unwrap().location(&location_id(1)).unwrap().unwrap().steward(), author(1).device);
+    told(says(GatewayState::Withdrawn, 30), entry(1, 3, "d", file(6)));
+    assert_eq!(value("d"), None);
+    assert_eq!(a.read().unwrap().gateways().unwrap(), Vec::new());
 }
 
 pub(super) struct Readers(pub(super) Vec<DeviceId>);

@@ -6,8 +6,8 @@ use larder_protocol::{
     log::{Author, SealedBatch},
     path::NfcPath,
     record::{
-        Alias, AuditHead, Context, Device, FolderEntry, FolderFile, FolderValue, LocationState, Profile, Replica,
-        ReplicaState, StorageState, Suspicion, SuspicionReason, Want, WantOutcome, WantResult,
+        Alias, AuditHead, Context, Device, FolderEntry, FolderFile, FolderValue, Gateway, GatewayState, LocationState,
+        Profile, Replica, ReplicaState, StorageState, Suspicion, SuspicionReason, Want, WantOutcome, WantResult,
     },
 };
 use proptest::prelude::*;
@@ -46,6 +46,13 @@ fn records() -> impl Strategy<Value = Record> {
         })),
         1 => (0u8..2, 0u64..3).prop_map(|(number, mount_epoch)| Record::from(LocationState {
             location: location_id(number), mount_epoch, state: StorageState::Present, seen: NOW,
+        })),
+        2 => (0u8..2, 1u64..3, any::<bool>()).prop_map(|(number, mount_epoch, serves)| Record::from(Gateway {
+            location: location_id(number),
+            mount_epoch,
+            state: if serves { GatewayState::Serving } else { GatewayState::Withdrawn },
+            seen: NOW,
+            usage: None,
         })),
         1 => (0u8..2, 0u8..4).prop_map(|(number, of)| Record::from(Suspicion {
             location: location_id(number), content: content(of), reason: SuspicionReason::Changed, seen: NOW,

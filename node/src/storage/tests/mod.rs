@@ -138,7 +138,7 @@ async fn every_combination_goes_through_one_pipeline_and_comes_back() {
             let (bytes, spec) = (noise(size), ProfileSpec { encrypted, chunked });
             let (file, id) = content(&bytes);
             let keys = sealing();
-            let put = || put_content(&provider, spec, &keys, file.clone(), id, size as u64, &|_| {});
+            let put = || put_content(&provider, spec, &keys, None, file.clone(), id, size as u64, &|_| {});
             let stored = put().await.unwrap();
             let object = std::fs::read(provider.local_path(&object_key(&stored.manifest)).unwrap()).unwrap();
             let ring = sealing().ring;
@@ -173,6 +173,7 @@ async fn a_flipped_bit_a_lost_chunk_and_another_file_are_noticed() {
         &provider,
         ProfileSpec::SEALED,
         &sealing(),
+        None,
         file.clone(),
         ContentId::new([9; 32]),
         9_000_000,
@@ -180,7 +181,8 @@ async fn a_flipped_bit_a_lost_chunk_and_another_file_are_noticed() {
     )
     .await;
     assert!(matches!(wrong, Err(OpenError::OtherContent)));
-    let stored = put_content(&provider, ProfileSpec::SEALED, &sealing(), file, id, 9_000_000, &|_| {}).await.unwrap();
+    let stored =
+        put_content(&provider, ProfileSpec::SEALED, &sealing(), None, file, id, 9_000_000, &|_| {}).await.unwrap();
     let object = std::fs::read(provider.local_path(&object_key(&stored.manifest)).unwrap()).unwrap();
     let ring = sealing().ring;
     let (manifest, _) = Manifest::open(&object, |epoch| ring.get(epoch).cloned()).unwrap();
@@ -219,7 +221,8 @@ async fn a_sealed_location_shows_no_name_no_plain_hash_and_no_plain_byte() {
     let provider = FsProvider::open(dir.path().to_owned()).unwrap();
     let bytes = noise(300_000);
     let (file, id) = content(&bytes);
-    let stored = put_content(&provider, ProfileSpec::SEALED, &sealing(), file, id, 300_000, &|_| {}).await.unwrap();
+    let stored =
+        put_content(&provider, ProfileSpec::SEALED, &sealing(), None, file, id, 300_000, &|_| {}).await.unwrap();
     let entry = SnapshotEntry {
         path: RelPath::new("holiday/beach.jpg").unwrap(),
         content: id,

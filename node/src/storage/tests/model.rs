@@ -190,7 +190,7 @@ async fn through(spec: ProfileSpec, every: u32, fault: Fault, size: usize) -> Re
     let mut file = tempfile::tempfile()?;
     file.write_all(&plain)?;
     let id = ContentId::new(*blake3::hash(&plain).as_bytes());
-    let stored = put_content(&storage, spec, &sealing(), Arc::new(file), id, size as u64, &|_| {}).await?;
+    let stored = put_content(&storage, spec, &sealing(), None, Arc::new(file), id, size as u64, &|_| {}).await?;
     let object = open_fs(dir.path()).get_range(&object_key(&stored.manifest), None).await?;
     let ring = sealing().ring;
     let (manifest, _) = Manifest::open(&object, |epoch| ring.get(epoch).cloned())?;

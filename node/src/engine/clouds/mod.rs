@@ -1,0 +1,117 @@
+//! The cloud locations that this device is a gateway of.
+//!
+//! Each is opened once, has layers, a cache and a task of its own, and knows whether its storage was proven to be there
+//! ([`Standing`]): a slow or dead one slows neither another nor whoever asks how it is. Which locations this device fronts
+//! follows from its own `Gateway` records; nothing else is remembered.
+
+mod address;
+mod cloud;
+mod watch;
+
+pub(crate) use address::{Address, is_address};
+pub(crate) use cloud::{Cloud, Described, needs_login, read_signature, usage, write_signature};
+pub(crate) use watch::{refresh, run};
+
+use crate::{
+    config::Home,
+    credentials::Vault,
+    storage::{Credential, Registry, RegistryError, SettingProblem, StorageError, StorageErrorKind, StorageProvider},
+    transfer::Blob,
+};
+use larder_protocol::id::{ChunkId, LocationId};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, PoisonError, RwLock},
+};
+use tokio::{runtime::Handle, sync::Notify};
+
+/// All cloud locations that this device is a gateway of.
+pub(crate) struct Clouds {
+    registry: Arc<Registry>,
+    vault: Vault,
+    cache: PathBuf,
+    uploads: PathBuf,
+    clouds: RwLock<BTreeMap<LocationId, Arc<Cloud>>>,
+    /// Locations, profiles or credentials may have changed.
+    changed: Notify,
+    /// A storage can be used that could not before: what is wanted of it can be done.
+    pub(crate) ready: Notify,
+    runtime: Handle,
+}
+
+impl Clouds {
+    /// None yet. Must be called inside a tokio runtime.
+    pub(crate) fn new(home: &Home, registry: Arc<Registry>, vault: Vault) -> Self {
+        Self {
+            registry,
+            vault,
+            cache: home.cache().join("clouds"),
+            uploads: home.cache().join("uploads"),
+            clouds: RwLock::default(),
+            changed: Notify::new(),
+            ready: Notify::new(),
+            runtime: Handle::current(),
+        }
+    }
+
+    pub(crate) fn get(&self, id: &LocationId) -> Option<Arc<Cloud>> {
+        self.clouds.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<Cloud>> {
+        self.clouds.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// Locations, profiles or credentials may have changed: what follows from them is looked at soon.
+    pub(crate) fn look(&self) {
+        self.changed.notify_one();
+    }
+
+    fn put(&self, cloud: Arc<Cloud>) {
+        let before = self.clouds.write().unwrap_or_else(PoisonError::into_inner).insert(cloud.id, cloud);
+        if let Some(before) = before {
+            before.close();
+        }
+        self.ready.notify_one();
+    }
+
+    fn remove(&self, id: &LocationId) {
+        if let Some(before) = self.clouds.write().unwrap_or_else(PoisonError::into_inner).remove(id) {
+            before.close();
+        }
+    }
+
+    /// Opens the storage of a location with this device's credential; shared with nobody. May block on the vault.
+    pub(crate) fn storage(&self, described: &Described) -> Result<Arc<dyn StorageProvider>, StorageError> {
+        let provider = described.address.provider.as_str();
+        let name = self.registry.factory(provider).map_or("cloud", |factory| factory.name());
+        let credential = self
+            .vault
+            .get(&described.profile)
+            .map_err(|error| StorageError::new(name, StorageErrorKind::NeedsLogin, error.to_string()).because(error))?;
+        let credential = credential.unwrap_or_else(Credential::default);
+        self.registry.create(provider, &described.config, &credential).map_err(|error| match error {
+            RegistryError::Storage(error) => error,
+            RegistryError::Setting(error) => {
+                let secret = self.registry.factory(provider).is_some_and(|factory| {
+                    factory.settings().iter().any(|setting| setting.secret && setting.name == error.setting)
+                });
+                let kind = if secret && error.problem == SettingProblem::Missing {
+                    StorageErrorKind::NeedsLogin
+                } else {
+                    StorageErrorKind::Invalid
+                };
+                StorageError::new(name, kind, error.to_string())
+            }
+            error => StorageError::new(name, StorageErrorKind::Invalid, error.to_string()),
+        })
+    }
+
+    /// A file with an object that one of the clouds holds: brought, checked against its name, and kept for a while. Blocks, but
+    /// never on a cloud that is known not to answer.
+    pub(crate) fn fetch(&self, hash: &[u8; 32]) -> Option<Blob> {
+        let id = ChunkId::new(*hash);
+        self.all().into_iter().find_map(|cloud| self.runtime.block_on(cloud.bring(id)))
+    }
+}

@@ -1,0 +1,262 @@
+//! Cloud locations: devices with a credential are gateways, and serve the others.
+
+use larder_test_servers::{
+    mock::{Fault, Kind, Protocol, Proxy},
+    servers::SeaweedS3,
+};
+use larder_tests::{Node, World, data, eventually, json};
+use serde_json::{Value, json};
+use std::{collections::BTreeSet, fs};
+
+/// The copy of a content at a location, as `where` tells it.
+fn copy_at(answer: &Value, location: &str) -> Option<Value> {
+    json::list(answer, "replicas").iter().find(|copy| copy["location"] == location).cloned()
+}
+
+/// Waits until a location is in a state here, and gives it.
+#[track_caller]
+fn stands(node: &Node, location: &str, state: &str) -> Value {
+    eventually(&format!("{} has {location} {state}", node.name()), || {
+        let shown = node.run(["location", "show", location]);
+        match shown.code() {
+            Some(0) if shown.object()["state"] == state => Ok(shown.object()),
+            _ => Err(shown),
+        }
+    })
+}
+
+#[test]
+fn a_device_without_a_way_to_the_storage_stores_and_reads_through_a_gateway() {
+    let world = World::new();
+    let [gate, phone] = world.group(["gate", "phone"]);
+    let address = format!("sqlite://{}", gate.path("objects.db").display());
+    let added = gate.object(["location", "add", "cloud", &address, "--purpose", "archive"]);
+    assert_eq!((&added["state"], &added["profile"]), (&json!("connected"), &json!("sealed")), "{added:#}");
+    assert_eq!(added["gateways"][0]["device"], "gate", "{added:#}");
+
+    let films = phone.folder("films");
+    let film = data::file(&films.join("film.mp4"), 1, 9_000_000);
+    phone.add("films", &films);
+    stands(&phone, "cloud", "connected");
+    let ensured = phone.objects(["ensure", &film, "--at", "cloud"]);
+    assert_eq!((&ensured[0]["already"], &ensured[0]["queued"]), (&json!(false), &json!(false)), "{ensured:#?}");
+    let copy = copy_at(&phone.object(["where", &film]), "cloud").expect("durable when it returned");
+    assert_eq!((&copy["devices"], &copy["reachable"]), (&json!(["gate"]), &json!(true)), "{copy:#}");
+
+    // Only the cloud has it now.
+    fs::remove_file(films.join("film.mp4")).unwrap();
+    let target = phone.path("back.mp4");
+    let got = phone.object(["get", &film, "-o", target.to_str().unwrap()]);
+    assert_eq!(data::hash(&target), film);
+    assert_eq!(json::list(&got, "sources")[0]["name"], "gate", "{got:#}");
+    for node in [&phone, &gate] {
+        let read = node.bare_command(["cat", &film, "--range", "4100000-4299999"]).run().expect(0);
+        assert!(read.stdout == data::range(&target, 4_100_000, 200_000), "{}", node.name());
+    }
+
+    // A gateway that was off is one again when it returns.
+    gate.down();
+    phone.eventually_where(&film, |answer| copy_at(answer, "cloud").is_some_and(|copy| copy["reachable"] == false));
+    let note = data::file(&films.join("note.txt"), 2, 100);
+    phone.object(["index", "films"]);
+    let queued = phone.run(["ensure", &note, "--at", "cloud"]).expect(3);
+    assert_eq!(queued.object()["queued"], true, "{queued:?}");
+    gate.up();
+    phone.eventually_where(&note, |answer| copy_at(answer, "cloud").is_some_and(|copy| copy["reachable"] == true));
+    let here = gate.path("here.mp4");
+    let got = gate.object(["get", &film, "-o", here.to_str().unwrap()]);
+    assert_eq!((data::hash(&here), &json::list(&got, "sources")[0]["name"]), (film, &json!("cloud")), "{got:#}");
+}
+
+#[test]
+fn unencrypted_files_go_to_a_cloud_only_when_somebody_says_so() {
+    let world = World::new();
+    let gate = world.machine("gate");
+    gate.found();
+    let address = format!("sqlite://{}", gate.path("objects.db").display());
+    gate.fails(5, "store-untrusted", ["location", "add", "cloud", &address, "--profile", "raw"]);
+    let added = gate.object(["location", "add", "cloud", &address, "--profile", "raw", "--trust-store"]);
+    let files = gate.folder("files");
+    let note = data::file(&files.join("note.txt"), 2, 7_000_000);
+    gate.add("files", &files);
+    gate.ok(["ensure", &note, "--at", "cloud"]);
+    fs::remove_file(files.join("note.txt")).unwrap();
+    let target = gate.path("back.txt");
+    gate.ok(["get", &note, "-o", target.to_str().unwrap()]);
+    assert_eq!(data::hash(&target), note);
+    let lines = gate.objects(["log"]);
+    assert!(
+        lines.iter().any(|line| line["action"] == "location-add" && line.to_string().contains("trust-store")),
+        "{lines:#?}"
+    );
+    // The same storage is no second location; forgotten, it comes back as the same one.
+    gate.fails(6, "location-exists", ["location", "add", "again", &address]);
+    gate.ok(["location", "remove", "cloud", "--yes"]);
+    let again = gate.object(["location", "add", "again", &address]);
+    assert_eq!(again["id"], added["id"]);
+}
+
+/// A bucket that is reached by way of a proxy, which sees every request.
+struct Bucket {
+    server: SeaweedS3,
+    proxy: Proxy,
+    name: String,
+}
+
+impl Bucket {
+    fn new() -> Self {
+        let server = SeaweedS3::start();
+        let proxy = Proxy::start(Protocol::S3, server.endpoint());
+        let name = server.bucket();
+        Self { server, proxy, name }
+    }
+
+    fn address(&self) -> String {
+        format!("s3://{}/some/prefix", self.name)
+    }
+
+    /// Gives a device the group's profile, unless it has it, and a credential of its own.
+    fn profile(&self, node: &Node, add: bool) {
+        if add {
+            let endpoint = format!("endpoint={}", self.proxy.endpoint());
+            let profile = ["profile", "add", "archive", "--provider", "s3", "--encrypted", "--chunked"];
+            node.ok(profile.iter().chain(&["--set", &endpoint]));
+        }
+        let (id, secret) = (self.server.access_key(), self.server.secret_key());
+        let lines = format!("access_key_id={id}\nsecret_access_key={secret}\n");
+        node.command(["credential", "set", "archive"]).stdin(lines).run().expect(0);
+    }
+
+    /// The keys of all objects that were put for good, one for each time.
+    fn puts(&self) -> Vec<String> {
+        let done = self.proxy.log().of(Kind::Put).into_iter().filter(|entry| entry.status == Some(200));
+        done.map(|entry| entry.target).filter(|target| target.contains("/objects/")).collect()
+    }
+
+    /// Bytes that were sent.
+    fn sent(&self) -> usize {
+        self.proxy.log().all().iter().map(|entry| entry.body_len).sum()
+    }
+
+    #[track_caller]
+    fn put_nothing_twice(&self) {
+        let puts = self.puts();
+        assert_eq!(puts.iter().collect::<BTreeSet<_>>().len(), puts.len(), "{puts:#?}");
+    }
+}
+
+fn gateways(shown: &Value) -> BTreeSet<&str> {
+    json::list(shown, "gateways").iter().map(|gateway| json::text(gateway, "device")).collect()
+}
+
+#[test]
+fn two_gateways_of_one_bucket_share_its_work() {
+    let world = World::new();
+    let [gate, second, phone] = world.group(["gate", "second", "phone"]);
+    let bucket = Bucket::new();
+    bucket.profile(&gate, true);
+    let added = ["location", "add", "cloud", &bucket.address(), "--profile", "archive", "--purpose", "archive"];
+    assert_eq!(gate.object(added)["state"], "connected");
+    assert_eq!(gate.object(["location", "test", "cloud"])["state"], "connected");
+    stands(&phone, "cloud", "connected");
+    phone.fails(5, "needs-login", ["location", "test", "cloud"]);
+
+    let films = phone.folder("films");
+    let film = data::file(&films.join("film.mp4"), 1, 20_000_000);
+    phone.add("films", &films);
+    phone.ok(["ensure", &film, "--at", "cloud"]);
+
+    // Another name moves no chunk.
+    let before = bucket.sent();
+    let named = phone.objects(["ensure", &film, "--at", "cloud", "--as", "summer/film of the year.mp4"]);
+    assert_eq!(named[0]["already"], false, "{named:#?}");
+    assert!(bucket.sent() - before < 64 << 10, "{} bytes", bucket.sent() - before);
+    assert_eq!(phone.objects(["find", "film of the year"])[0]["content_id"], film.as_str());
+
+    // A second device with a credential, which need not be the same one.
+    stands(&second, "cloud", "connected");
+    bucket.profile(&second, false);
+    let tested = second.object(["location", "test", "cloud"]);
+    assert_eq!(gateways(&tested), ["gate", "second"].into());
+    eventually("two gateways", || {
+        let shown = phone.object(["location", "show", "cloud"]);
+        if gateways(&shown).len() == 2 { Ok(()) } else { Err(shown) }
+    });
+    second.ok(["ensure", &film, "--at", "cloud"]);
+    let clip = data::file(&films.join("clip.mp4"), 2, 9_000_000);
+    phone.object(["index", "films"]);
+    phone.ok(["ensure", &clip, "--at", "cloud"]);
+    bucket.put_nothing_twice();
+
+    // The one that did it goes: the other one does it, and serves what is there.
+    gate.kill();
+    phone.sees(&gate, false);
+    let late = data::file(&films.join("late.mp4"), 3, 100_000);
+    phone.object(["index", "films"]);
+    phone.ok(["ensure", &late, "--at", "cloud"]);
+    fs::remove_file(films.join("film.mp4")).unwrap();
+    let target = phone.path("back.mp4");
+    let got = phone.object(["get", &film, "-o", target.to_str().unwrap()]);
+    assert_eq!(data::hash(&target), film);
+    assert_eq!(json::list(&got, "sources")[0]["name"], "second", "{got:#}");
+    bucket.put_nothing_twice();
+}
+
+#[test]
+fn a_gateway_that_is_killed_while_it_stores_goes_on_where_it_was() {
+    let world = World::new();
+    let [gate, phone] = world.group(["gate", "phone"]);
+    let bucket = Bucket::new();
+    bucket.profile(&gate, true);
+    gate.ok(["location", "add", "cloud", &bucket.address(), "--profile", "archive"]);
+    stands(&phone, "cloud", "connected");
+    let films = phone.folder("films");
+    let film = data::file(&films.join("film.mp4"), 1, 20_000_000);
+    phone.add("films", &films);
+
+    bucket.proxy.log().clear();
+    bucket.proxy.faults().nth(Kind::Put, 4, Fault::Hang);
+    let asked = phone.command(["ensure", &film, "--at", "cloud"]).start();
+    eventually("some chunks are stored", || {
+        let puts = bucket.puts().len();
+        if puts >= 3 && bucket.proxy.faults().outstanding() == 0 { Ok(()) } else { Err(puts) }
+    });
+    gate.kill();
+    // It is asked for durably: nobody need wait for it.
+    asked.kill();
+    gate.up();
+    phone.eventually_where(&film, |answer| copy_at(answer, "cloud").is_some_and(|copy| copy["reachable"] == true));
+    bucket.put_nothing_twice();
+}
+
+#[test]
+fn a_cloud_that_does_not_answer_slows_nothing_else() {
+    let world = World::new();
+    let [gate, phone] = world.group(["gate", "phone"]);
+    let bucket = Bucket::new();
+    bucket.profile(&gate, true);
+    gate.ok(["location", "add", "slow", &bucket.address(), "--profile", "archive"]);
+    let address = format!("sqlite://{}", gate.path("objects.db").display());
+    gate.ok(["location", "add", "quick", &address]);
+    for location in ["slow", "quick"] {
+        stands(&phone, location, "connected");
+    }
+    let files = phone.folder("files");
+    let note = data::file(&files.join("note.txt"), 2, 5_000_000);
+    phone.add("files", &files);
+
+    for kind in [Kind::Put, Kind::Stat, Kind::Download, Kind::List] {
+        bucket.proxy.faults().every(kind, Fault::Hang);
+    }
+    let asked = bucket.proxy.log().all().len();
+    let waits = phone.command(["ensure", &note, "--at", "slow"]).start();
+    eventually("the slow one is at it", || if bucket.proxy.log().all().len() > asked { Ok(()) } else { Err(asked) });
+    let done = phone.objects(["ensure", &note, "--at", "quick"]);
+    assert_eq!(done[0]["queued"], false, "{done:#?}");
+    for node in [&gate, &phone] {
+        assert_eq!(node.objects(["location", "list"]).len(), 3);
+        let answer = node.object(["where", &note]);
+        assert!(copy_at(&answer, "quick").is_some() && copy_at(&answer, "slow").is_none(), "{answer:#}");
+    }
+    waits.kill();
+}
