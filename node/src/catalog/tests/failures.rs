@@ -405,3 +405,52 @@ fn a_compaction_of_the_local_log_that_fails() {
     }
     assert!(failed > 5, "{failed}");
 }
+
+/// A failure in the middle of a compaction of the logs, also after the new segment has its name: redb and the files must be
+/// brought together before anything is appended.
+#[test]
+fn a_compaction_of_the_logs_that_fails() {
+    let begin = |storage: &Storage| {
+        let catalog = storage.open();
+        catalog.append(vec![location(1, 1)], Vec::new(), NOW).unwrap();
+        for round in 0..6u8 {
+            let records = (0..4).map(|at| entry(1, 1, &format!("file {at}"), file(round * 4 + at)));
+            catalog.append(records.collect(), Vec::new(), NOW).unwrap();
+        }
+        catalog
+    };
+    let write = |catalog: &Catalog| catalog.append(vec![entry(1, 1, "after", file(9))], Vec::new(), NOW).map(drop);
+    let whole = Storage::new(0, 0, Mood::Well);
+    let catalog = begin(&whole);
+    let start = *whole.machine.steps.lock().unwrap();
+    assert!(catalog.compact_logs(super::checkpoints::EAGER, NOW).unwrap().freed_bytes > 800);
+    drop(catalog);
+    let steps = *whole.machine.steps.lock().unwrap();
+    let mut failed = 0;
+    for at in start + 1..=steps {
+        for (mood, lasts) in [(Mood::Full, 1), (Mood::NoSync, 1), (Mood::NoSync, 4)] {
+            let context = format!("{mood:?} at step {at} of {start}..{steps} for {lasts}");
+            let storage = Storage::new(at, lasts, mood);
+            let catalog = begin(&storage);
+            failed += u32::from(catalog.compact_logs(super::checkpoints::EAGER, NOW).is_err());
+            let mut tries = 0;
+            while let Err(error) = write(&catalog) {
+                tries += 1;
+                assert!(tries < 20, "{context}: {error}");
+            }
+            let digest = catalog.read().unwrap().digest().unwrap();
+            let cut = storage.after_power_cut();
+            drop(catalog);
+            assert_eq!(cut.digest_of_the_segments_alone(), digest, "{context}");
+            let catalog = cut.open();
+            let read = catalog.read().unwrap();
+            let stands = |at: &str| read.entry(&location_id(1), &path(at)).unwrap().map(|known| known.value);
+            assert_eq!(read.digest().unwrap(), digest, "{context}");
+            assert_eq!((stands("file 2"), stands("after")), (Some(file(22)), Some(file(9))), "{context}");
+            drop(read);
+            catalog.compact_logs(super::checkpoints::EAGER, NOW).unwrap();
+            assert_eq!(catalog.read().unwrap().digest().unwrap(), digest, "{context}");
+        }
+    }
+    assert!(failed > 5, "{failed}");
+}
