@@ -102,9 +102,9 @@ async fn storages_of_one_profile_share_a_login_that_rotates() {
     vault.set("office", &credential(server.oauth(), &GRAPH_SCOPES).0).unwrap();
     let open = || open_with("onedrive", &graph_config(&server), &vault.get("office").unwrap().unwrap());
     let (first, second) = (open(), open());
-    let (a, b) = futures::future::join(first.test(), second.test()).await;
-    a.unwrap();
-    b.unwrap();
+    let key = ObjectKey::new("x").unwrap();
+    let (a, b) = futures::future::join(first.stat(&key), second.stat(&key)).await;
+    assert!(a.unwrap().is_none() && b.unwrap().is_none());
     let again = Vault::open(dir.path()).get("office").unwrap().unwrap();
     open_with("onedrive", &graph_config(&server), &again).test().await.unwrap();
 }
