@@ -72,6 +72,8 @@ pub(crate) enum Command {
     Ensure(EnsureArgs),
     /// Write a file's bytes to stdout.
     Cat(CatArgs),
+    /// Print an address under which a file can be read for a while.
+    Url(UrlArgs),
     /// Show what this device did.
     Log(LogArgs),
     /// The catalog as a whole.
@@ -371,6 +373,22 @@ fn parse_range(text: &str) -> Result<(u64, Option<u64>), String> {
         Some(last) if last < first => Err("ends before it begins".to_owned()),
         last => Ok((first, last)),
     }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UrlArgs {
+    /// A content id, LOCATION:path, or a path on this machine.
+    #[arg(value_name = "REF")]
+    pub(crate) reference: String,
+    /// How long it is good for, at most 7d.
+    #[arg(long, default_value = "1h", value_parser = parse_url_ttl)]
+    pub(crate) ttl: Duration,
+}
+
+fn parse_url_ttl(text: &str) -> Result<Duration, String> {
+    let ttl = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let fits = (1..=7 * 24 * 60 * 60).contains(&ttl.as_secs()) && ttl.subsec_nanos() == 0;
+    if fits { Ok(ttl) } else { Err("must be whole seconds between 1s and 7d".to_owned()) }
 }
 
 #[derive(Debug, Args)]

@@ -47,6 +47,8 @@ pub mod storage;
 pub mod transfer;
 #[cfg(feature = "network")]
 pub mod tree_hash;
+#[cfg(feature = "web")]
+mod web;
 
 #[cfg(feature = "network")]
 pub use config::{Home, HomeError};

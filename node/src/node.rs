@@ -10,7 +10,7 @@ use crate::{
     engine::{Conduct, Engine, Holdings, Members, Online, Places, tell_addresses},
     keys::{DeviceKeys, MembershipStore},
     network,
-    operations::{errors, invites::Inviting},
+    operations::{checked::Checked, errors, invites::Inviting},
     pairing::Host,
     search::Search,
     transfer::{DataPlane, PlaneConfig},
@@ -71,6 +71,10 @@ pub struct Node {
     pub(crate) settings: Settings,
     pub(crate) listen: Vec<SocketAddr>,
     pub(crate) staging: std::path::PathBuf,
+    /// Files that need not be checked again.
+    pub(crate) checked: Checked,
+    #[cfg(feature = "web")]
+    pub(crate) web: crate::web::Web,
     /// Transfers under way.
     pub(crate) transfers: AtomicU64,
     /// What runs in the background; waited for at the end.
@@ -209,6 +213,9 @@ impl Node {
             settings,
             listen,
             staging,
+            checked: Checked::default(),
+            #[cfg(feature = "web")]
+            web: crate::web::Web::load(&home.keys()).map_err(|error| errors::keys(&error))?,
             transfers: AtomicU64::new(0),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -224,6 +231,8 @@ impl Node {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         crate::operations::invites::reopen(&node)?;
+        #[cfg(feature = "web")]
+        crate::web::Web::resume(&node).await?;
         Ok(node)
     }
 

@@ -28,3 +28,4 @@ mod secrets;
 mod sha256;
 mod small_files;
 mod trouble;
+mod url;

@@ -17,6 +17,7 @@ mod location;
 mod log;
 mod status;
 mod up;
+mod url;
 mod r#where;
 
 use crate::{
@@ -74,6 +75,7 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Get(args) => block_on(get::run(&context, args)),
         Command::Ensure(args) => block_on(ensure::run(&context, args)),
         Command::Cat(args) => block_on(cat::run(&context, args)),
+        Command::Url(args) => block_on(url::run(&context, args)),
         Command::Log(args) => block_on(log::run(&context, args)),
         Command::Catalog(command) => block_on(catalog::run(&context, command)),
         Command::Doctor(args) => block_on(doctor::run(&context, args)),

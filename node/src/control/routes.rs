@@ -68,8 +68,10 @@ pub(super) fn router(node: Arc<Node>) -> Router {
         .route("/v1/get", post(get_contents))
         .route("/v1/ensure", post(ensure))
         .route("/v1/cat", post(cat))
-        .route("/v1/catalog/digest", get(digest))
-        .route_layer(from_fn_with_state(node.clone(), readers_only));
+        .route("/v1/catalog/digest", get(digest));
+    #[cfg(feature = "web")]
+    let catalog = catalog.route("/v1/url", post(url));
+    let catalog = catalog.route_layer(from_fn_with_state(node.clone(), readers_only));
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/doctor", get(doctor))
@@ -203,6 +205,12 @@ async fn cat(State(node): Shared, bytes: Bytes) -> Result<Response, Refusal> {
     let mut response = (headers, Body::from_stream(pieces)).into_response();
     response.headers_mut().insert("x-larder-length", length.into());
     Ok(response)
+}
+
+#[cfg(feature = "web")]
+async fn url(State(node): Shared, bytes: Bytes) -> Answer<impl Serialize> {
+    let request: larder_protocol::control::UrlRequest = body(&bytes)?;
+    answer(operations::url::url(&node, request).await)
 }
 
 async fn log(State(node): Shared, bytes: Bytes) -> Answer<impl Serialize> {

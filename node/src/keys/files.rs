@@ -57,7 +57,7 @@ fn checksum(magic: [u8; 8], payload: &[u8]) -> [u8; CHECKSUM_BYTES] {
 }
 
 /// Reads a file; `None` when there is none.
-pub(super) fn read(path: &Path, magic: [u8; 8]) -> Result<Option<Vec<u8>>, KeyFileError> {
+pub(crate) fn read(path: &Path, magic: [u8; 8]) -> Result<Option<Vec<u8>>, KeyFileError> {
     let meta = match fs::metadata(path) {
         Ok(meta) => meta,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -74,7 +74,7 @@ pub(super) fn read(path: &Path, magic: [u8; 8]) -> Result<Option<Vec<u8>>, KeyFi
 }
 
 /// Writes a file whole or not at all, and makes it durable.
-pub(super) fn write(path: &Path, magic: [u8; 8], payload: &[u8]) -> Result<(), KeyFileError> {
+pub(crate) fn write(path: &Path, magic: [u8; 8], payload: &[u8]) -> Result<(), KeyFileError> {
     let bytes = [&magic[..], payload, &checksum(magic, payload)].concat();
     let temp = path.with_extension("tmp");
     let mut file =

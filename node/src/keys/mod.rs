@@ -1,6 +1,6 @@
 //! This device's secrets and the group's membership log, in files of mode 0600 that nothing else writes.
 
-mod files;
+pub(crate) mod files;
 mod identity;
 mod membership;
 pub mod tls;

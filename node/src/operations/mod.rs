@@ -2,6 +2,7 @@
 
 pub(crate) mod bring;
 pub(crate) mod cat;
+pub(crate) mod checked;
 pub(crate) mod copies;
 pub(crate) mod devices;
 pub(crate) mod ensure;
@@ -16,6 +17,8 @@ pub(crate) mod log;
 pub(crate) mod reference;
 pub(crate) mod select;
 pub(crate) mod status;
+#[cfg(feature = "web")]
+pub(crate) mod url;
 
 use larder_protocol::control::ControlError;
 

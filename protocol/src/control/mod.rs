@@ -14,9 +14,9 @@ pub use reply::{
     AuditLine, CopyView, DeviceView, DigestView, DisputedView, EnsureView, Evidence, FoundView, GotView, HeldView,
     IndexView, InviteView, JoinView, LocationSummary, LocationView, LogCheckView, PathKind, PeerView, Progress,
     ReadableView, RebuildView, RevokeOutcome, RevokedView, SourceKind, SourceView, StatusView, StreamItem, TroubleView,
-    WhereView,
+    UrlKind, UrlView, WhereView,
 };
 pub use request::{
     AddLocation, CatQuery, CompareWords, EnsureRequest, FindQuery, GetRequest, IndexRequest, InviteRequest, LogQuery,
-    NamedRequest, OpenInvite, RecoveryWords, RevokeDevice, ScanMode, SetDeviceRole, WhereQuery,
+    NamedRequest, OpenInvite, RecoveryWords, RevokeDevice, ScanMode, SetDeviceRole, UrlRequest, WhereQuery,
 };

@@ -160,6 +160,29 @@ pub struct EnsureView {
     pub queued: bool,
 }
 
+/// Who serves an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UrlKind {
+    /// This device, on loopback: only programs of this machine can read it.
+    Local,
+    /// The storage that has it, from anywhere.
+    Presigned,
+}
+
+/// An address under which a content can be read for a while.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UrlView {
+    /// The content.
+    pub content_id: String,
+    /// The address; whoever has it can read the content until it ends.
+    pub url: String,
+    /// When it ends.
+    pub expires_at: String,
+    /// Who serves it.
+    pub kind: UrlKind,
+}
+
 /// What a scan found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct IndexView {

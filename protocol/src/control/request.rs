@@ -187,6 +187,15 @@ pub struct CatQuery {
     pub last: Option<u64>,
 }
 
+/// Asks for an address under which a content can be read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UrlRequest {
+    /// A reference.
+    pub reference: String,
+    /// Seconds that it is good for, 1 to 604,800.
+    pub ttl_seconds: u64,
+}
+
 /// Reads the audit log.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct LogQuery {
