@@ -6,7 +6,7 @@ use std::path::Path;
 /// What `--help` lists: no more than what works.
 const VERBS: [&str; 18] = [
     "init", "up", "down", "status", "invite", "join", "device", "location", "index", "find", "where", "get", "ensure",
-    "cat", "log", "catalog", "doctor", "demo",
+    "cat", "url", "log", "catalog", "doctor", "demo",
 ];
 
 /// The names in the "Commands:" part of a help text.

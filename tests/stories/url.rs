@@ -166,7 +166,7 @@ fn nobody_else_reads_it() {
     for path in ["/", "/s/", "/v1/status", "/s/../../etc/passwd"] {
         assert_eq!(read(&format!("http://{host}{path}"), "GET", "").status, 404, "{path}");
     }
-    laptop.fails(2, "bad-request", ["url", "notes:"]);
+    laptop.fails(1, "ambiguous-reference", ["url", "notes:"]);
     laptop.fails(4, "unknown-reference", ["url", "notes:none.txt"]);
     let short = laptop.object(["url", "notes:a.txt", "--ttl", "1s"]);
     let short = json::text(&short, "url").to_owned();
