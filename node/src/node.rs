@@ -10,7 +10,7 @@ use crate::{
     engine::{Conduct, Engine, Holdings, Members, Online, Places, tell_addresses},
     keys::{DeviceKeys, MembershipStore},
     network,
-    operations::{checked::Checked, errors, invites::Inviting},
+    operations::{checked::Checked, errors, invites::Inviting, offers::Offers},
     pairing::Host,
     search::Search,
     transfer::{DataPlane, PlaneConfig},
@@ -71,6 +71,8 @@ pub struct Node {
     pub(crate) settings: Settings,
     pub(crate) listen: Vec<SocketAddr>,
     pub(crate) staging: std::path::PathBuf,
+    /// Contents that are being put.
+    pub(crate) offers: Offers,
     /// Files that need not be checked again.
     pub(crate) checked: Checked,
     #[cfg(feature = "web")]
@@ -213,6 +215,7 @@ impl Node {
             settings,
             listen,
             staging,
+            offers: Offers::default(),
             checked: Checked::default(),
             #[cfg(feature = "web")]
             web: crate::web::Web::load(&home.keys()).map_err(|error| errors::keys(&error))?,

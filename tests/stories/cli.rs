@@ -4,9 +4,9 @@ use larder_tests::{Node, Settings, World, data, json};
 use std::path::Path;
 
 /// What `--help` lists: no more than what works.
-const VERBS: [&str; 18] = [
+const VERBS: [&str; 20] = [
     "init", "up", "down", "status", "invite", "join", "device", "location", "index", "find", "where", "get", "ensure",
-    "cat", "url", "log", "catalog", "doctor", "demo",
+    "put", "cat", "url", "log", "catalog", "doctor", "demo",
 ];
 
 /// The names in the "Commands:" part of a help text.

@@ -20,6 +20,8 @@ mod offline;
 mod pair;
 mod partition;
 mod power;
+mod put;
+mod recover;
 mod restart;
 mod revoke;
 mod roles;

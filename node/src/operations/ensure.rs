@@ -21,7 +21,7 @@ use crate::{
 use larder_protocol::{
     bounded::Text,
     control::{ControlError, EnsureRequest, EnsureView, ErrorKind, Progress},
-    id::{ContentId, WantId},
+    id::{ChunkId, ContentId, LocationId, WantId},
     path::RelPath,
     record::{Entry, EntryValue, File, Record, Replica, ReplicaState, Want, WantOutcome, WantResult},
     seal::SnapshotEntry,
@@ -236,8 +236,14 @@ async fn store(node: &Arc<Node>, place: &Place, orders: Vec<Order>, way: &Way) -
     write_key_bundle(&provider, &bundle).await.map_err(|error| errors::open(&name, error.into()))?;
     let mut results = Vec::new();
     for order in orders {
-        let already = stored_at(node, &place.id, &order.wanted.content, None).await?;
-        let stored = if already { Ok(()) } else { seal(node, place, &order, way).await };
+        let content = order.wanted.content;
+        let already = stored_at(node, &place.id, &content, Some(&order.path)).await?;
+        let stored = match known(node, &place.id, &content).await? {
+            _ if already => Ok(()),
+            // Another name for what is there: its bytes stay where they are.
+            Some(manifest) => name_it(node, place, &order, manifest, None).await,
+            None => seal(node, place, &order, way).await,
+        };
         results.push(stored.map(|()| (order, already)));
     }
     Ok(results)
@@ -279,10 +285,6 @@ async fn seal(node: &Arc<Node>, place: &Place, order: &Order, way: &Way) -> Resu
         }
         Err(error) => return Err(errors::open(&subject, error)),
     };
-    let modified = order.wanted.modified.unwrap_or_default();
-    let entry = SnapshotEntry { path: order.path.clone(), content, size, modified, manifest: stored.manifest };
-    write_snapshot(&provider, &sealing, place.id, vec![entry]).await.map_err(|error| errors::open(&subject, error))?;
-    let verified = now();
     let replica = Replica {
         location: place.id,
         mount_epoch: place.mount_epoch,
@@ -290,26 +292,79 @@ async fn seal(node: &Arc<Node>, place: &Place, order: &Order, way: &Way) -> Resu
         size,
         manifest: stored.manifest,
         state: ReplicaState::Present,
-        verified,
+        verified: now(),
     };
-    let value = EntryValue::File(File { content, size, modified, verified });
-    let named = Entry { location: place.id, mount_epoch: place.mount_epoch, path: order.path.clone(), value };
-    node.append(vec![named.into(), replica.into()], Vec::new()).await?;
+    name_it(node, place, order, stored.manifest, Some(replica)).await?;
     let event = Event::ok("store", content).fact("location", place.id).fact("bytes", stored.new_bytes);
     node.note(event);
     Ok(())
 }
 
+/// The manifest of a content that is stored there already.
+async fn known(node: &Arc<Node>, location: &LocationId, content: &ContentId) -> Result<Option<ChunkId>, ControlError> {
+    if !stored_at(node, location, content, None).await? {
+        return Ok(None);
+    }
+    let (catalog, content, id) = (node.catalog.clone(), *content, *location);
+    blocking(move || {
+        let copies = catalog.read().and_then(|snapshot| snapshot.copies(&content)).map_err(errors::catalog)?;
+        let replicas = copies.into_iter().flat_map(|copies| copies.replicas).map(|known| known.value);
+        let there = |replica: &Replica| replica.location == id && replica.state == ReplicaState::Present;
+        Ok(replicas.into_iter().find(there).map(|replica| replica.manifest))
+    })
+    .await
+}
+
+/// Notes under which path a stored content stands: in the location's snapshot, then in the catalog.
+async fn name_it(
+    node: &Arc<Node>,
+    place: &Place,
+    order: &Order,
+    manifest: ChunkId,
+    replica: Option<Replica>,
+) -> Result<(), ControlError> {
+    let (content, size) = (order.wanted.content, order.wanted.size);
+    let failed = |error| errors::open(&content.to_string(), error);
+    let provider = place.provider().map_err(|error| failed(error.into()))?;
+    let sealing = Sealing { ring: node.members.reading_ring()?, signing: node.keys.signing().clone() };
+    let modified = order.wanted.modified.unwrap_or_default();
+    let entry = SnapshotEntry { path: order.path.clone(), content, size, modified, manifest };
+    write_snapshot(&provider, &sealing, place.id, vec![entry]).await.map_err(failed)?;
+    let verified = replica.as_ref().map_or_else(now, |replica| replica.verified);
+    let value = EntryValue::File(File { content, size, modified, verified });
+    let named = Entry { location: place.id, mount_epoch: place.mount_epoch, path: order.path.clone(), value };
+    let records = [Some(named.into()), replica.map(Into::into)].into_iter().flatten().collect();
+    node.append(records, Vec::new()).await
+}
+
 fn own_files(node: &Node, content: &ContentId) -> Result<Vec<PathBuf>, ControlError> {
+    let offered = node.offers.of(content).into_iter().map(|offer| offer.path);
     let Some(copies) = node.catalog.read().and_then(|snapshot| snapshot.copies(content)).map_err(errors::catalog)?
     else {
-        return Ok(Vec::new());
+        return Ok(offered.collect());
     };
     let file = |entry: &KnownEntry| {
         let place = node.places.get(&entry.location).filter(|place| place.spec.is_in_place())?;
         Some(place.file(&entry.path))
     };
-    Ok(copies.entries.iter().filter_map(file).collect())
+    Ok(offered.chain(copies.entries.iter().filter_map(file)).collect())
+}
+
+/// Whether this device can store at a location itself.
+pub(super) fn is_here(node: &Node, location: &LocationId) -> bool {
+    node.places.get(location).is_some()
+}
+
+/// Stores at a location of this device; a result for each order, in order.
+pub(super) async fn store_here(
+    node: &Arc<Node>,
+    location: &LocationId,
+    orders: Vec<Order>,
+    way: &Way,
+) -> Result<Vec<Stored>, ControlError> {
+    let offline = || ControlError::new(ErrorKind::LocationOffline, location.to_string()).retry();
+    let place = node.places.get(location).ok_or_else(offline)?;
+    store(node, &place, orders, way).await
 }
 
 /// Does what others want of this device's locations. What cannot be done for want of a source stays, and is tried again

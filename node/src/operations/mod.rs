@@ -14,6 +14,8 @@ pub(crate) mod index;
 pub(crate) mod invites;
 pub(crate) mod locations;
 pub(crate) mod log;
+pub(crate) mod offers;
+pub(crate) mod put;
 pub(crate) mod reference;
 pub(crate) mod select;
 pub(crate) mod status;

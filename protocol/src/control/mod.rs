@@ -13,10 +13,10 @@ pub use finding::{ExaminedView, FindingKind, FindingView, Severity};
 pub use reply::{
     AuditLine, CopyView, DeviceView, DigestView, DisputedView, EnsureView, Evidence, FoundView, GotView, HeldView,
     IndexView, InviteView, JoinView, LocationSummary, LocationView, LogCheckView, PathKind, PeerView, Progress,
-    ReadableView, RebuildView, RevokeOutcome, RevokedView, SourceKind, SourceView, StatusView, StreamItem, TroubleView,
-    UrlKind, UrlView, WhereView,
+    PutView, ReadableView, RebuildView, RestoredView, RevokeOutcome, RevokedView, SourceKind, SourceView, StatusView,
+    StreamItem, TroubleView, UrlKind, UrlView, WhereView,
 };
 pub use request::{
     AddLocation, CatQuery, CompareWords, EnsureRequest, FindQuery, GetRequest, IndexRequest, InviteRequest, LogQuery,
-    NamedRequest, OpenInvite, RecoveryWords, RevokeDevice, ScanMode, SetDeviceRole, UrlRequest, WhereQuery,
+    NamedRequest, OpenInvite, PutRequest, RecoveryWords, RevokeDevice, ScanMode, SetDeviceRole, UrlRequest, WhereQuery,
 };

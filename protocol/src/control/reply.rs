@@ -183,6 +183,21 @@ pub struct UrlView {
     pub kind: UrlKind,
 }
 
+/// A content that was put.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PutView {
+    /// The content.
+    pub content_id: String,
+    /// Name of the location.
+    pub location: String,
+    /// Path there.
+    pub path: String,
+    /// Its length.
+    pub bytes: u64,
+    /// The same file stood there before.
+    pub already: bool,
+}
+
 /// What a scan found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct IndexView {
@@ -480,6 +495,17 @@ pub struct RebuildView {
     pub aside: Option<String>,
     /// Devices whose log segments are damaged; what is missing comes back from others.
     pub damaged: Vec<String>,
+}
+
+/// A file that was restored from a sealed location and the recovery words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoredView {
+    /// Its content.
+    pub content_id: String,
+    /// Its path under the folder.
+    pub path: String,
+    /// Its length.
+    pub bytes: u64,
 }
 
 /// An audit log whose chain holds.

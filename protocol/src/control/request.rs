@@ -176,6 +176,18 @@ pub struct EnsureRequest {
     pub path: Option<String>,
 }
 
+/// Puts files and folders of this machine into a location, or, where `path` is given, the stream that follows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PutRequest {
+    /// Absolute paths of files and folders; empty for a stream.
+    #[serde(default)]
+    pub sources: Vec<String>,
+    /// Name or id of a location of this device [default: its inbox, or its only one].
+    pub location: Option<String>,
+    /// Path there; of several sources, and when it ends in `/`, the folder that they go into.
+    pub path: Option<String>,
+}
+
 /// Reads a content's bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CatQuery {
