@@ -207,7 +207,7 @@ async fn stored_at(
             .iter()
             .filter(|entry| path.as_ref().is_none_or(|path| *path == entry.path))
             .any(|entry| entry.location == location && matches!(entry.value, EntryValue::File(_)));
-        Ok(!doubted && if in_place { file } else { replica })
+        Ok(!doubted && if in_place { file } else { replica && (path.is_none() || file) })
     })
     .await
 }
