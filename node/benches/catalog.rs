@@ -2,88 +2,26 @@
 //!
 //! `cargo bench -p larder-node --bench catalog -- [FILES]` (default 1,000,000). Inputs come from a fixed seed.
 
+mod common;
+
+use common::{
+    LOCATION, RECORDS_PER_CALL, content, disk_bytes, head, identity, location, mix, now, path, row, rss_mb, word,
+};
 use larder_node::{
-    catalog::{Catalog, Identity, LocalWrite, LogKeys, Options, ScanState},
+    catalog::{Catalog, LocalWrite, Options, ScanState},
     search::{Query, Search},
 };
 use larder_protocol::{
-    bounded::List,
-    id::{ContentId, EpochId, GroupId, LocationId},
-    path::RelPath,
-    record::{Entry, EntryValue, File, Location, Name, Record, Storage},
+    record::{Entry, EntryValue, File, Record},
     time::Timestamp,
 };
 use std::{
-    fs,
     hint::black_box,
-    path::Path,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
-const RECORDS_PER_CALL: u64 = 10_000;
-const FILES_PER_FOLDER: u64 = 50;
 const LOOKUPS: u64 = 20_000;
 const LIMIT: usize = 50;
-const WORDS: [&str; 24] = [
-    "holiday", "beach", "invoice", "report", "family", "concert", "garden", "draft", "scan", "letter", "budget",
-    "music", "lecture", "portrait", "winter", "summer", "kitchen", "client", "meeting", "backup", "archive", "travel",
-    "birthday", "contract",
-];
-
-fn mix(value: u64) -> u64 {
-    let mut z = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
-
-fn word(seed: u64) -> &'static str {
-    WORDS[(mix(seed) % WORDS.len() as u64) as usize]
-}
-
-/// About 44 bytes, as in real trees.
-fn path(file: u64) -> RelPath {
-    let folder = file / FILES_PER_FOLDER;
-    let text = format!(
-        "{}/{} {}/{}-{}_{:05}.{}",
-        word(folder / 40),
-        2000 + mix(folder) % 26,
-        word(folder ^ 0x55),
-        word(file ^ 0xaa),
-        word(file ^ 0xbb),
-        file % 100_000,
-        ["jpg", "pdf", "raw", "mp4"][(mix(file) % 4) as usize]
-    );
-    RelPath::new(text).expect("a plain relative path")
-}
-
-fn content(file: u64) -> ContentId {
-    ContentId::new(*blake3::hash(&file.to_le_bytes()).as_bytes())
-}
-
-fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Timestamp(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
-}
-
-/// Bytes that the file system has given to a file or folder: redb reserves length ahead, as holes.
-fn disk_bytes(path: &Path) -> u64 {
-    let Ok(entries) = fs::read_dir(path) else {
-        return fs::metadata(path).map_or(0, |data| std::os::unix::fs::MetadataExt::blocks(&data) * 512);
-    };
-    entries.flatten().map(|entry| disk_bytes(&entry.path())).sum()
-}
-
-fn rss_mb() -> f64 {
-    let pages = fs::read_to_string("/proc/self/statm").ok();
-    let pages: f64 = pages.and_then(|text| text.split(' ').nth(1)?.parse().ok()).unwrap_or(f64::NAN);
-    pages * 4096.0 / 1e6
-}
-
-fn row(what: &str, value: String) {
-    println!("| {what:<52} | {value:>34} |");
-}
-
 fn measure(what: &str, rounds: u64, mut ask: impl FnMut(u64) -> usize) {
     let mut times: Vec<Duration> = Vec::new();
     let mut found = 0;
@@ -101,30 +39,11 @@ fn measure(what: &str, rounds: u64, mut ask: impl FnMut(u64) -> usize) {
 fn main() {
     let files: u64 = std::env::args().skip(1).find_map(|arg| arg.parse().ok()).unwrap_or(1_000_000);
     let dir = tempfile::tempdir().expect("a temp folder");
-    let identity = Identity {
-        group: GroupId::new([1; 32]),
-        signing: ed25519_dalek::SigningKey::from_bytes(&[7; 32]),
-        log_keys: LogKeys::single(EpochId::new([2; 16]), [3; 32]),
-    };
-    let id = LocationId::new([9; 16]);
-    let open = || Catalog::open(dir.path(), identity.clone(), Options::at(now())).expect("the catalog opens").0;
+    let open = || Catalog::open(dir.path(), identity(7), Options::at(now())).expect("the catalog opens").0;
     let catalog = open();
-    let name = Name::new("bench").expect("short");
-    let location = Location {
-        id,
-        name: name.clone(),
-        mount_epoch: 0,
-        storage: Storage::Local,
-        profile: name,
-        purposes: List::default(),
-        read_only: false,
-        trust_store: false,
-        removed: false,
-    };
-    catalog.append(vec![location.into()], Vec::new(), now()).expect("appends");
+    catalog.append(vec![location()], Vec::new(), now()).expect("appends");
 
-    println!("| {:<52} | {:>34} |", format!("catalog of {files} files"), "");
-    println!("|{:-<54}|{:->36}|", "", "");
+    head(&format!("catalog of {files} files"));
     let start = Instant::now();
     let (mut first, mut slowest) = (None, Duration::ZERO);
     let mut at = 0;
@@ -136,9 +55,9 @@ fn main() {
             let size = 1_000 + mix(file) % 5_000_000;
             let modified = Timestamp(1_500_000_000_000_000_000 + (mix(file ^ 1) >> 6) as i64);
             let value = EntryValue::File(File { content: content(file), size, modified, verified: now() });
-            records.push(Record::from(Entry { location: id, mount_epoch: 0, path: path(file), value }));
+            records.push(Record::from(Entry { location: LOCATION, mount_epoch: 0, path: path(file), value }));
             let state = ScanState { size, modified_ns: modified.0, inode: file, content: content(file) };
-            local.push(LocalWrite::Scan { location: id, path: path(file), state: Some(state) });
+            local.push(LocalWrite::Scan { location: LOCATION, path: path(file), state: Some(state) });
         }
         let call = Instant::now();
         catalog.append(records, local, now()).expect("appends");
@@ -155,7 +74,7 @@ fn main() {
     measure("append of one entry, durable", 300, |round| {
         let value =
             EntryValue::File(File { content: content(files + round), size: 1, modified: now(), verified: now() });
-        let entry = Entry { location: id, mount_epoch: 0, path: path(files + round), value };
+        let entry = Entry { location: LOCATION, mount_epoch: 0, path: path(files + round), value };
         catalog.append(vec![entry.into()], Vec::new(), now()).map_or(0, |_| 1)
     });
     row("resident after append", format!("{:.0} MB", rss_mb()));
@@ -201,7 +120,7 @@ fn main() {
         usize::from(read().resolve(&content(mix(round) % files).to_string()[..8]).is_ok())
     });
     measure("entry of a path", LOOKUPS, |round| {
-        usize::from(read().entry(&id, &path(mix(round) % files)).is_ok_and(|entry| entry.is_some()))
+        usize::from(read().entry(&LOCATION, &path(mix(round) % files)).is_ok_and(|entry| entry.is_some()))
     });
     let ask =
         |words: &str| search.find(&Query { words, limit: LIMIT, ..Query::default() }).map_or(0, |hits| hits.len());
@@ -220,7 +139,7 @@ fn main() {
     measure("find, nothing, letters that do not", 2_000, |round| ask(&format!("qx{round}zk")));
     let start = Instant::now();
     let mut listed = 0;
-    let _ = read().for_each_file(&id, None, &mut |_| {
+    let _ = read().for_each_file(&LOCATION, None, &mut |_| {
         listed += 1;
         std::ops::ControlFlow::Continue(())
     });

@@ -3,13 +3,15 @@
 //! Two real catalogs in one process, each with its own thread, talk through the real session machine and a bounded pipe.
 //! `cargo bench -p larder-node --bench sync -- [RECORDS]` (default 1,000,000). Inputs come from a fixed seed.
 
-use larder_node::catalog::{Catalog, Identity, LogKeys, Options};
+mod common;
+
+use common::{
+    GROUP, LOCATION, RECORDS_PER_CALL, content, disk_bytes, head, identity, location, mix, now, path, row, rss_mb,
+};
+use larder_node::catalog::{Catalog, Options};
 use larder_protocol::{
-    bounded::List,
     codec,
-    id::{ContentId, EpochId, GroupId, LocationId},
-    path::RelPath,
-    record::{Entry, EntryValue, File, Location, Name, Record, Storage},
+    record::{Entry, EntryValue, File, Record},
     sync::{Effect, Frame, Input, Local, Session},
     time::{Now, Timestamp},
 };
@@ -22,116 +24,32 @@ use std::{
         mpsc::{Receiver, SyncSender, sync_channel},
     },
     thread,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
-const RECORDS_PER_CALL: u64 = 10_000;
-const FILES_PER_FOLDER: u64 = 50;
 /// Records that a device missed.
 const MISSED: u64 = 1_000;
 /// Frames in the pipe, as the node has it.
 const FRAMES_MAX: usize = 4;
-const GROUP: GroupId = GroupId::new([1; 32]);
-const LOCATION: LocationId = LocationId::new([9; 16]);
-const WORDS: [&str; 24] = [
-    "holiday", "beach", "invoice", "report", "family", "concert", "garden", "draft", "scan", "letter", "budget",
-    "music", "lecture", "portrait", "winter", "summer", "kitchen", "client", "meeting", "backup", "archive", "travel",
-    "birthday", "contract",
-];
-
-fn mix(value: u64) -> u64 {
-    let mut z = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
-
-fn word(seed: u64) -> &'static str {
-    WORDS[(mix(seed) % WORDS.len() as u64) as usize]
-}
-
-/// About 44 bytes, as in real trees.
-fn path(file: u64) -> RelPath {
-    let folder = file / FILES_PER_FOLDER;
-    let text = format!(
-        "{}/{} {}/{}-{}_{:05}.{}",
-        word(folder / 40),
-        2000 + mix(folder) % 26,
-        word(folder ^ 0x55),
-        word(file ^ 0xaa),
-        word(file ^ 0xbb),
-        file % 100_000,
-        ["jpg", "pdf", "raw", "mp4"][(mix(file) % 4) as usize]
-    );
-    RelPath::new(text).expect("a plain relative path")
-}
-
 fn entry(file: u64) -> Record {
-    let content = ContentId::new(*blake3::hash(&file.to_le_bytes()).as_bytes());
     // Sizes and times spread as in real trees.
     let modified = Timestamp(1_500_000_000_000_000_000 + (mix(file) % 200_000_000) as i64 * 1_000_000_007);
     let size = mix(file ^ 0x77) % (1 << (10 + mix(file) % 16));
-    let value = EntryValue::File(File { content, size, modified, verified: now() });
+    let value = EntryValue::File(File { content: content(file), size, modified, verified: now() });
     Entry { location: LOCATION, mount_epoch: 0, path: path(file), value }.into()
-}
-
-fn location() -> Record {
-    let name = Name::new("bench").expect("short");
-    Location {
-        id: LOCATION,
-        name: name.clone(),
-        mount_epoch: 0,
-        storage: Storage::Local,
-        profile: name,
-        purposes: List::default(),
-        read_only: false,
-        trust_store: false,
-        removed: false,
-    }
-    .into()
-}
-
-fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Timestamp(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
-}
-
-fn identity(device: u8) -> Identity {
-    Identity {
-        group: GROUP,
-        signing: ed25519_dalek::SigningKey::from_bytes(&[device; 32]),
-        log_keys: LogKeys::single(EpochId::new([2; 16]), [3; 32]),
-    }
 }
 
 fn open(dir: &Path, device: u8) -> Catalog {
     Catalog::open(dir, identity(device), Options::at(now())).expect("the catalog opens").0
 }
 
-/// Bytes that the file system has given to a file or folder: redb reserves length ahead, as holes.
-fn disk_bytes(path: &Path) -> u64 {
-    let Ok(entries) = fs::read_dir(path) else {
-        return fs::metadata(path).map_or(0, |data| std::os::unix::fs::MetadataExt::blocks(&data) * 512);
-    };
-    entries.flatten().map(|entry| disk_bytes(&entry.path())).sum()
-}
-
-fn rss_mb() -> f64 {
-    let pages = fs::read_to_string("/proc/self/statm").ok();
-    let pages: f64 = pages.and_then(|text| text.split(' ').nth(1)?.parse().ok()).unwrap_or(f64::NAN);
-    pages * 4096.0 / 1e6
-}
-
-/// Processor time that this process has used: steadier than a clock on a busy machine.
-fn cpu_seconds() -> f64 {
-    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+/// Processor time that this process has used (`self`), or this thread (`thread-self`): steadier than a clock on a busy
+/// machine.
+fn cpu_seconds(whose: &str) -> f64 {
+    let stat = fs::read_to_string(format!("/proc/{whose}/stat")).unwrap_or_default();
     // User and system time, in hundredths of a second.
     let ticks = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);
     ticks.filter_map(|field| field.parse::<f64>().ok()).sum::<f64>() / 100.0
-}
-
-fn row(what: &str, value: String) {
-    println!("| {what:<52} | {value:>34} |");
 }
 
 fn session(catalog: &Catalog) -> Session {
@@ -179,6 +97,7 @@ struct Spent {
     loading: Duration,
     holding: Duration,
     bytes: usize,
+    cpu_s: f64,
 }
 
 fn mono(start: Instant) -> Now {
@@ -199,7 +118,10 @@ fn run(catalog: &Catalog, send: &SyncSender<Vec<u8>>, receive: &Receiver<Vec<u8>
                     spent.bytes += bytes.len() + 4;
                     let _ = send.send(bytes);
                 }
-                Effect::Finished(_) => return spent,
+                Effect::Finished(_) => {
+                    spent.cpu_s = cpu_seconds("thread-self");
+                    return spent;
+                }
                 effect => {
                     if let Some(input) = answer(catalog, effect, &mut spent) {
                         session.handle(mono(start), input);
@@ -218,8 +140,8 @@ fn catch_up(source: &Catalog, sink: &Catalog, records: u64) {
     let (to_sink, from_source) = sync_channel(FRAMES_MAX);
     let (to_source, from_sink) = sync_channel(FRAMES_MAX);
     let done = AtomicBool::new(false);
-    let (start, cpu) = (Instant::now(), cpu_seconds());
-    let (serving, taking, seen, complete) = thread::scope(|scope| {
+    let (start, cpu) = (Instant::now(), cpu_seconds("self"));
+    let (serving, taking, (seen, looking), complete) = thread::scope(|scope| {
         let serving = scope.spawn(move || run(source, &to_sink, &from_sink));
         // Looks as a person would who waits for the names.
         let looking = scope.spawn(|| {
@@ -232,7 +154,7 @@ fn catch_up(source: &Catalog, sink: &Catalog, records: u64) {
                 }
                 thread::park_timeout(Duration::from_millis(5));
             }
-            seen
+            (seen, cpu_seconds("thread-self"))
         });
         let taking = run(sink, &to_source, &from_source);
         let complete = start.elapsed();
@@ -251,7 +173,8 @@ fn catch_up(source: &Catalog, sink: &Catalog, records: u64) {
         row(&format!("{mark} names can be browsed after"), format!("{:.2} s", at.as_secs_f64()));
     }
     row("complete after", format!("{:.2} s", complete.as_secs_f64()));
-    row("  processor time, both devices", format!("{:.1} s", cpu_seconds() - cpu));
+    let cpu = cpu_seconds("self") - cpu - looking;
+    row("  processor time: new device, the other one", format!("{:.1} s, {:.1} s", cpu - serving.cpu_s, serving.cpu_s));
     row("  taking batches (check, segments, rows)", format!("{:.2} s", taking.holding.as_secs_f64()));
     row("  reading batches at the other end", format!("{:.2} s", serving.loading.as_secs_f64()));
     let bytes = (serving.bytes + taking.bytes) as f64;
@@ -263,10 +186,11 @@ fn catch_up(source: &Catalog, sink: &Catalog, records: u64) {
 fn missed(source: &Catalog, sink: &Catalog) {
     let start = Instant::now();
     let catalogs = [source, sink];
-    let mut ends = [session(source), session(sink)];
+    let mut ends = [session(source), session(sink).expecting_news()];
     let mut wires: [VecDeque<Frame>; 2] = Default::default();
     let (mut bytes, mut steps, mut durable) = (0, 0u32, 0u32);
-    ends.iter_mut().for_each(|end| end.start(mono(start)));
+    // The other end begins when it hears of the session.
+    ends[1].start(mono(start));
     let mut spent = Spent::default();
     loop {
         for side in 0..2 {
@@ -292,6 +216,9 @@ fn missed(source: &Catalog, sink: &Catalog) {
             break;
         }
         steps += 1;
+        if steps == 1 {
+            ends[0].start(mono(start));
+        }
         for side in 0..2 {
             for frame in std::mem::take(&mut wires[side]) {
                 ends[side].handle(mono(start), Input::Frame(frame));
@@ -316,8 +243,7 @@ fn main() {
             at = end;
         }
     };
-    println!("| {:<52} | {:>34} |", format!("log of {records} records"), "");
-    println!("|{:-<54}|{:->36}|", "", "");
+    head(&format!("log of {records} records"));
     let start = Instant::now();
     say(0, records);
     row("said", format!("{:.0} /s", records as f64 / start.elapsed().as_secs_f64()));

@@ -16,6 +16,8 @@ mod contacts;
 #[cfg(feature = "network")]
 mod control;
 #[cfg(feature = "network")]
+pub mod credentials;
+#[cfg(feature = "network")]
 mod doctor;
 #[cfg(feature = "network")]
 mod durable;

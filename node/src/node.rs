@@ -30,7 +30,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 use tokio::sync::broadcast;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -47,6 +47,8 @@ const SEARCH_CACHE_BYTES: usize = 16 << 20;
 const COMMITS_MAX: usize = 1024;
 /// Namespace of small values that only this device knows.
 const LOCAL: &str = "node";
+/// Key of what devices have used of their shares.
+const CONDUCT: &[u8] = b"conduct";
 
 /// Everything that a running node is made of.
 pub struct Node {
@@ -193,6 +195,12 @@ impl Node {
             })
             .collect();
         let (network, events) = start_network(&keys, &settings, listen_control, &listen)?;
+        let conduct = Conduct::new(settings.limits.share());
+        if let Some(kept) =
+            catalog.read().and_then(|snapshot| snapshot.local(LOCAL, CONDUCT)).map_err(errors::catalog)?
+        {
+            conduct.restore(&kept, now(), Instant::now());
+        }
         let inviter = Arc::new(Inviting::default());
         let pairing = Host::new(keys.clone(), group, inviter.clone());
         let node = Arc::new(Self {
@@ -209,7 +217,7 @@ impl Node {
             data,
             network,
             online: Online::default(),
-            conduct: Conduct::new(settings.limits.share()),
+            conduct,
             pairing,
             inviting: inviter.clone(),
             settings,
@@ -247,12 +255,15 @@ impl Node {
     /// Waits for what runs in the background, then closes all connections.
     pub(crate) async fn shutdown(&self) {
         self.stop.cancel();
-        self.pairing.close();
+        self.pairing.close_now();
         self.tasks.close();
         if tokio::time::timeout(Duration::from_secs(10), self.tasks.wait()).await.is_err() {
             tracing::warn!("some work did not end in time");
         }
-        tokio::task::block_in_place(|| self.tell_audit_head());
+        tokio::task::block_in_place(|| {
+            self.keep_conduct();
+            self.tell_audit_head();
+        });
         self.data.close();
         self.network.shutdown().await;
     }
@@ -303,6 +314,16 @@ impl Node {
             && let Err(error) = crate::audit::heads::tell(&self.catalog, &self.audit, &self.device(), now())
         {
             tracing::warn!(%error, "the end of the audit log cannot be told");
+        }
+    }
+
+    /// Keeps what devices have used of their shares over a restart. Blocks.
+    pub(crate) fn keep_conduct(&self) {
+        if let Some(value) = self.conduct.keep(now(), Instant::now()) {
+            let write = LocalWrite::Value { namespace: LOCAL, key: CONDUCT.to_vec(), value: Some(value) };
+            if let Err(error) = self.catalog.append(Vec::new(), vec![write], now()) {
+                tracing::warn!(%error, "what devices have used of their quota cannot be kept");
+            }
         }
     }
 

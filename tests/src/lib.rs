@@ -6,6 +6,7 @@
 //! story fails. Start with [`World`]. The stories are in `tests/stories/`, one module each; `tests/run` runs them.
 
 pub mod bins;
+pub mod clock;
 pub mod cluster;
 pub mod data;
 pub mod disk;

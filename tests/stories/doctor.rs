@@ -63,7 +63,19 @@ fn segment(node: &Node) -> std::path::PathBuf {
 #[test]
 fn a_home_without_a_device() {
     let world = World::new();
-    world.machine("laptop").fails(10, "not-initialised", ["doctor"]);
+    let laptop = world.machine("laptop");
+    laptop.fails(10, "not-initialised", ["doctor"]);
+    laptop.ok(["init", "--name", "laptop"]);
+    let says = |when: &str| {
+        let run = laptop.bare_command(["--quiet", "doctor"]).run().expect(0);
+        assert_eq!((run.text().as_str(), run.stderr.as_str()), ("All is well.\n", ""), "{when}");
+        assert_eq!(findings(&laptop), Vec::<Value>::new(), "{when}");
+    };
+    says("before the first start");
+    laptop.up();
+    says("while it runs");
+    laptop.down();
+    says("when it is stopped");
 }
 
 #[test]
@@ -126,6 +138,25 @@ fn what_is_stored() {
     change(&segment, |bytes| bytes[60] ^= 1);
     finds(&node, "log-damaged", "laptop");
     fs::write(&segment, whole).unwrap();
+    well(&node);
+
+    // What stands in the place of the log is none: no start can mend that.
+    let (log, aside) = (node.home().join("catalog/log"), node.path("log"));
+    fs::rename(&log, &aside).unwrap();
+    fs::write(&log, "").unwrap();
+    finds(&node, "catalog-unreadable", "catalog");
+    fs::remove_file(&log).unwrap();
+    fs::rename(&aside, &log).unwrap();
+    well(&node);
+
+    // The audit log: a line says something else than it did.
+    let audit = node.home().join("audit/audit.jsonl");
+    let whole = fs::read(&audit).unwrap();
+    let text = String::from_utf8(whole.clone()).unwrap();
+    let (first, rest) = text.split_once('\n').unwrap();
+    fs::write(&audit, format!("{}\n{rest}", first.replacen("20", "19", 1))).unwrap();
+    finds(&node, "audit-changed", "audit.jsonl");
+    fs::write(&audit, whole).unwrap();
     well(&node);
 
     // What is left over.
@@ -210,6 +241,30 @@ fn a_running_node() {
     laptop.down();
     laptop.up();
     well(&laptop);
+}
+
+/// A device's membership log is put back from before an epoch: what was said under that epoch's key waits for it. The doctor
+/// blamed the database instead, and a rebuild would have dropped what only that had.
+#[test]
+fn the_key_of_an_epoch_is_missing() {
+    let world = World::new();
+    let [laptop, desktop, nas] = world.group(["laptop", "desktop", "nas"]);
+    let (membership, old) = (desktop.home().join("keys/membership.log"), desktop.path("membership.log"));
+    desktop.down();
+    fs::copy(&membership, &old).unwrap();
+    desktop.up();
+    nas.down();
+    laptop.ok(["device", "revoke", "nas", "--yes"]);
+    let photos = laptop.folder("photos");
+    let beach = data::file(&photos.join("beach.jpg"), 1, 10_000);
+    laptop.add("photos", &photos);
+    desktop.knows(&beach);
+    desktop.down();
+    let new = fs::read(&membership).unwrap();
+    fs::copy(&old, &membership).unwrap();
+    finds(&desktop, "epoch-key-missing", "laptop");
+    fs::write(&membership, new).unwrap();
+    well(&desktop);
 }
 
 /// A disk that is full: the doctor says so while the node runs, and is quiet when there is room again.

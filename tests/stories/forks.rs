@@ -1,6 +1,6 @@
 //! Restored backups and copied machines: nothing is lost, nothing comes back, and no second history goes unseen.
 
-use larder_tests::{Node, Settings, World, cluster, data, eventually::eventually};
+use larder_tests::{Node, Settings, World, cluster, data, eventually::eventually, json};
 use std::{fs, path::Path};
 
 fn copy(from: &Path, to: &Path) {
@@ -78,6 +78,32 @@ fn a_restored_backup_rejoins() {
     cluster::agree(&[laptop, desktop]);
 }
 
+/// After a start nothing of one's own is told before somebody was asked; `status` says how much waits, and is quiet else.
+#[test]
+fn what_waits_to_be_told_is_counted() {
+    let world = World::new();
+    let [laptop, desktop] = world.group(["laptop", "desktop"]);
+    let photos = laptop.folder("photos");
+    laptop.add("photos", &photos);
+    let waits = |node: &Node| {
+        let shown = node.bare_command(["status"]).run().expect(0).text();
+        (json::number(&node.object(["status"]), "provisional"), shown.contains("wait to be told"))
+    };
+    cluster::agree(&[laptop.clone(), desktop.clone()]);
+    assert_eq!(waits(&laptop), (0, false));
+    desktop.down();
+    laptop.down();
+    laptop.up();
+    let beach = data::file(&photos.join("beach.jpg"), 1, 20_000);
+    laptop.object(["index", "photos"]);
+    let (count, is_shown) = waits(&laptop);
+    assert!(count > 0 && is_shown, "{count}");
+    desktop.up();
+    desktop.finds("beach", &beach);
+    cluster::agree(&[laptop.clone(), desktop]);
+    assert_eq!(waits(&laptop), (0, false));
+}
+
 /// A home is copied, and both machines tell others different things under one name.
 #[test]
 fn a_copied_machine_is_seen_and_loses_nothing() {
@@ -112,6 +138,18 @@ fn a_copied_machine_is_seen_and_loses_nothing() {
     cluster::agree(&[desktop.clone(), nas.clone()]);
     let is_fork = |node: &Node| node.objects(["log"]).iter().any(|event| event["action"] == "fork");
     assert!(is_fork(&desktop) && is_fork(&nas), "both have noticed");
+    for node in [&desktop, &nas] {
+        let status = node.object(["status"]);
+        let forks = json::list(&status, "forks");
+        assert!(
+            forks.iter().all(|fork| fork["device"] == "laptop" && json::number(fork, "histories") >= 2),
+            "{status:#}"
+        );
+        assert_eq!(forks.len(), 1, "{status:#}");
+        let shown = node.bare_command(["status"]).run().expect(0).text();
+        assert!(shown.contains("'laptop' has signed"), "{shown}");
+        assert!(node.run(["doctor"]).objects().iter().any(|finding| finding["kind"] == "forked"));
+    }
 
     // Each of the two goes on under an incarnation of its own.
     for (node, what, seed) in [(&laptop, "three", 3), (&twin, "four", 4), (&laptop, "five", 5)] {

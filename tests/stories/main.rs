@@ -6,6 +6,7 @@ mod absence;
 mod audit;
 mod bitrot;
 mod cli;
+mod clocks;
 mod damage;
 mod demo;
 mod digest;

@@ -23,7 +23,10 @@ pub(crate) async fn run(context: &Context, args: DoctorArgs) -> Outcome {
         show(context, finding);
     }
     if findings.is_empty() {
-        context.note("All is well.");
+        // An answer and no note: also for who asked to be told little.
+        if !context.json {
+            render::line("All is well.");
+        }
     } else if !examined.node_runs {
         context.note("The node is stopped; ask again when it runs to hear what it sees of the others.");
     }

@@ -13,8 +13,16 @@ pub(crate) async fn run(context: &Context) -> Outcome {
         if view.pending_transfers > 0 {
             render::line(&format!("{} transfers under way or queued", view.pending_transfers));
         }
-        if view.held_back > 0 {
-            render::line(&format!("{} statements held back: a device's clock is ahead", view.held_back));
+        for ahead in &view.ahead {
+            let (device, count) = (render::escape(&ahead.device), ahead.statements);
+            render::line(&format!("{count} statements of '{device}' are held back: its clock is ahead of this one"));
+        }
+        if view.provisional > 0 {
+            render::line(&format!("{} statements wait to be told until another device is met", view.provisional));
+        }
+        for fork in &view.forks {
+            let (device, count) = (render::escape(&fork.device), fork.histories);
+            render::line(&format!("'{device}' has signed {count} histories: a copy of it is or was in use"));
         }
         for disputed in &view.disputed {
             let (device, count) = (render::escape(&disputed.device), disputed.statements);

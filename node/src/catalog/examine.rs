@@ -4,7 +4,6 @@ use super::{
     Catalog, CatalogError, Digest, Identity, LogFiles, LogFolder, OpenReport, Options, handle, segments::Segments,
 };
 use crate::reopen::{integrity, unchanged};
-use larder_protocol::log::Author;
 use redb::backends::InMemoryBackend;
 use std::{fs::File, io, path::Path, sync::Arc};
 
@@ -47,8 +46,8 @@ pub struct Examination {
     pub report: OpenReport,
     /// Every page of the database is as it was written. `false` also when there is none.
     pub is_sound: bool,
-    /// What the log segments alone give, and the logs with damaged frames; `None` when that was not asked for.
-    pub from_log: Option<(Digest, Vec<Author>)>,
+    /// What the log segments alone give, and what of them could not be read; `None` when that was not asked for.
+    pub from_log: Option<(Digest, OpenReport)>,
 }
 
 impl Catalog {
@@ -87,7 +86,7 @@ impl Catalog {
         };
         let from_log = if from_log {
             let (catalog, report) = anew()?;
-            Some((catalog.read()?.digest()?, report.damaged_logs))
+            Some((catalog.read()?.digest()?, report))
         } else {
             None
         };

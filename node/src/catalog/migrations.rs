@@ -2,17 +2,18 @@
 
 use super::{
     CatalogError,
+    index::{Index, IndexDefinition},
     rows::{self, Reader, Writer},
     tables::*,
 };
-use redb::{ReadableTable, WriteTransaction};
+use redb::{ReadableTable, TableDefinition, WriteTransaction};
 
 /// Schema that this version writes.
-pub(super) const SCHEMA: u32 = 2;
+pub(super) const SCHEMA: u32 = 3;
 
 type Step = fn(&WriteTransaction) -> Result<u64, CatalogError>;
 
-const STEPS: [(u32, Step); 2] = [(1, create_tables), (2, create_folder_entries)];
+const STEPS: [(u32, Step); 3] = [(1, create_tables), (2, create_folder_entries), (3, pack_indexes)];
 
 /// Makes every table, so that readers find them.
 fn create_tables(txn: &WriteTransaction) -> Result<u64, CatalogError> {
@@ -54,6 +55,29 @@ fn create_folder_entries(txn: &WriteTransaction) -> Result<u64, CatalogError> {
     Ok(0)
 }
 
+/// Packs the indexes, which had a row for each key under schema 2.
+fn pack_indexes(txn: &WriteTransaction) -> Result<u64, CatalogError> {
+    Ok(pack(txn, TableDefinition::new("content-ordinals-1"), CONTENT_ORDINALS)?
+        + pack(txn, TableDefinition::new("names-1"), NAMES)?
+        + pack(txn, TableDefinition::new("places-1"), PLACES)?
+        + pack(txn, TableDefinition::new("alias-contents-1"), ALIAS_CONTENTS)?)
+}
+
+fn pack<const N: usize>(
+    txn: &WriteTransaction,
+    loose: TableDefinition<'static, &'static [u8; N], ()>,
+    packed: IndexDefinition<N>,
+) -> Result<u64, CatalogError> {
+    let (mut index, mut rows) = (Index::open(txn, packed)?, 0);
+    for row in txn.open_table(loose)?.iter()? {
+        index.insert(*row?.0.value())?;
+        rows += 1;
+    }
+    index.flush()?;
+    txn.delete_table(loose)?;
+    Ok(rows)
+}
+
 /// Brings the schema up to date; gives each step taken and the rows that it touched.
 pub(super) fn run(txn: &WriteTransaction) -> Result<Vec<(u32, u64)>, CatalogError> {
     let found = {
@@ -74,4 +98,35 @@ pub(super) fn run(txn: &WriteTransaction) -> Result<Vec<(u32, u64)>, CatalogErro
     to.number(SCHEMA.into());
     txn.open_table(META)?.insert("schema", rows::close(META, &"schema", &to.0).as_slice())?;
     Ok(report)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::index;
+    use redb::{Database, ReadableDatabase, TableHandle, backends::InMemoryBackend};
+
+    #[test]
+    fn loose_index_rows_are_packed() {
+        let database = Database::builder().create_with_backend(InMemoryBackend::new()).unwrap();
+        let key = |number: u16| {
+            let mut key = [0; 12];
+            key[4..6].copy_from_slice(&number.to_be_bytes());
+            key
+        };
+        let txn = database.begin_write().unwrap();
+        {
+            let mut loose = txn.open_table(TableDefinition::<&[u8; 12], ()>::new("names-1")).unwrap();
+            (0..1_000).for_each(|number| drop(loose.insert(&key(number), ()).unwrap()));
+            let row = rows::close(META, &"schema", &[2]);
+            txn.open_table(META).unwrap().insert("schema", row.as_slice()).unwrap();
+        }
+        assert_eq!(run(&txn).unwrap(), [(3, 1_000)]);
+        assert_eq!(run(&txn).unwrap(), []);
+        txn.commit().unwrap();
+        let txn = database.begin_read().unwrap();
+        let names = index::range(NAMES, &txn.open_table(NAMES).unwrap(), &[0; 12], &[0xff; 12]).unwrap();
+        assert_eq!(names, (0..1_000).map(key).collect::<Vec<_>>());
+        assert!(txn.list_tables().unwrap().all(|table| table.name() != "names-1"));
+    }
 }

@@ -25,6 +25,7 @@ mod handle;
 mod healing;
 mod identity;
 mod incarnation;
+mod index;
 mod local;
 mod migrations;
 mod read;

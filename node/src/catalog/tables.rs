@@ -1,8 +1,10 @@
 //! Every table of `catalog.redb`: name with version, key, value.
 //!
 //! Integers in byte keys are big endian, so that ranges follow their order. Values end in, or begin with, a checksum
-//! (see [`rows`](super::rows)); tables whose value is `()` are indexes that are checked against the rows they name.
+//! (see [`rows`](super::rows)); tables whose value is `()` are checked against the rows they name. Of an index the keys
+//! are given here, which lie packed in blocks (see [`index`](super::index)).
 
+use super::index::IndexDefinition;
 use redb::TableDefinition;
 
 type Rows<K> = TableDefinition<'static, K, &'static [u8]>;
@@ -29,16 +31,16 @@ pub(super) const LOCATION_TOTALS: Rows<u32> = TableDefinition::new("location-tot
 pub(super) const FOLDER_NUMBERS: Rows<&[u8]> = TableDefinition::new("folder-numbers-1");
 /// Folder number → location number, folder path.
 pub(super) const FOLDERS: Rows<u32> = TableDefinition::new("folders-1");
-/// First 8 bytes of a content id ‖ content ordinal → ().
-pub(super) const CONTENT_ORDINALS: TableDefinition<'static, &[u8; 12], ()> = TableDefinition::new("content-ordinals-1");
+/// Index: first 8 bytes of a content id ‖ content ordinal.
+pub(super) const CONTENT_ORDINALS: IndexDefinition<12> = TableDefinition::new("content-ordinals-2");
 /// Block of 100 content ordinals → content ids and sizes.
 pub(super) const CONTENTS: Rows<u32> = TableDefinition::new("contents-1");
-/// Folder number ‖ hash of a name ‖ entry ordinal → ().
-pub(super) const NAMES: TableDefinition<'static, &[u8; 12], ()> = TableDefinition::new("names-1");
+/// Index: folder number ‖ hash of a name ‖ entry ordinal.
+pub(super) const NAMES: IndexDefinition<12> = TableDefinition::new("names-2");
 /// Block of 64 entry ordinals → [`EntryRow`](super::rows::EntryRow)s.
 pub(super) const ENTRIES: Rows<u32> = TableDefinition::new("entries-1");
-/// Content ordinal ‖ entry ordinal → (): the places of a content.
-pub(super) const PLACES: TableDefinition<'static, &[u8; 8], ()> = TableDefinition::new("places-1");
+/// Index: content ordinal ‖ entry ordinal, the places of a content.
+pub(super) const PLACES: IndexDefinition<8> = TableDefinition::new("places-2");
 
 /// Content ordinal ‖ location number ‖ device → `Replica`.
 pub(super) const REPLICAS: Rows<&[u8]> = TableDefinition::new("replicas-1");
@@ -46,8 +48,8 @@ pub(super) const REPLICAS: Rows<&[u8]> = TableDefinition::new("replicas-1");
 pub(super) const SUSPICIONS: Rows<&[u8]> = TableDefinition::new("suspicions-1");
 /// Content ordinal ‖ SHA-256 → stamp.
 pub(super) const ALIASES: Rows<&[u8]> = TableDefinition::new("aliases-1");
-/// First 8 bytes of a SHA-256 ‖ content ordinal → ().
-pub(super) const ALIAS_CONTENTS: TableDefinition<'static, &[u8; 12], ()> = TableDefinition::new("alias-contents-1");
+/// Index: first 8 bytes of a SHA-256 ‖ content ordinal.
+pub(super) const ALIAS_CONTENTS: IndexDefinition<12> = TableDefinition::new("alias-contents-2");
 /// Device → `AuditHead`.
 pub(super) const AUDIT_HEADS: Rows<&[u8]> = TableDefinition::new("audit-heads-1");
 /// Device → `Device`.

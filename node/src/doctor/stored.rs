@@ -34,9 +34,11 @@ pub(super) fn examine(home: &Home, belongings: Belongings, full: bool, findings:
     let audit = Audit::check(&home.audit(), &keys.device());
     let read = examined.catalog.read().and_then(|snapshot| {
         statements(&snapshot, &members, findings)?;
-        if let Some((digest, damaged)) = &examined.from_log
+        // What cannot be read there, or not with the keys that are here, says nothing against the database.
+        if let Some((digest, log)) = &examined.from_log
             && examined.is_sound
-            && damaged.is_empty()
+            && log.damaged_logs.is_empty()
+            && log.locked_logs.is_empty()
             && *digest != snapshot.digest()?
         {
             findings.push(FindingView::new(FindingKind::CatalogDiffers, home.catalog().display().to_string()));
@@ -59,11 +61,12 @@ fn report(home: &Home, examined: &Examination, members: &Members, findings: &mut
         let path = home.catalog().join("catalog.redb").display().to_string();
         findings.push(FindingView::new(FindingKind::CatalogDamaged, path));
     }
-    let from_log = examined.from_log.iter().flat_map(|(_, damaged)| damaged);
-    for author in examined.report.damaged_logs.iter().chain(&examined.report.short_logs).chain(from_log) {
+    let from_log = examined.from_log.iter().map(|(_, report)| report);
+    let damaged = from_log.clone().flat_map(|report| &report.damaged_logs);
+    for author in examined.report.damaged_logs.iter().chain(&examined.report.short_logs).chain(damaged) {
         findings.push(FindingView::new(FindingKind::LogDamaged, name(author)));
     }
-    for author in &examined.report.locked_logs {
+    for author in examined.report.locked_logs.iter().chain(from_log.flat_map(|report| &report.locked_logs)) {
         findings.push(FindingView::new(FindingKind::EpochKeyMissing, name(author)));
     }
 }

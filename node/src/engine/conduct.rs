@@ -5,10 +5,11 @@
 //! for a while; the connection stays, because membership must still be able to reach it later.
 //!
 //! Statements are counted for each device as they are received: over its daily quota its batches are not kept, whoever
-//! brings them. What it said before counts on; the rest comes when the day's share has grown again. The count begins anew
-//! with the node.
+//! brings them. What it said before counts on; the rest comes when the day's share has grown again. The count outlives the
+//! node (see [`used`](super::used)); faults are forgotten with it.
 
-use larder_protocol::id::DeviceId;
+use super::used::{Ledger, Used};
+use larder_protocol::{id::DeviceId, time::Timestamp};
 use std::{
     collections::BTreeMap,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -40,6 +41,8 @@ pub(crate) struct Share {
 pub(crate) struct Conduct {
     share: Share,
     devices: Mutex<BTreeMap<DeviceId, Device>>,
+    /// What was kept last of the shares.
+    kept: Mutex<Option<Ledger>>,
 }
 
 #[derive(Debug)]
@@ -75,20 +78,62 @@ impl Device {
         let passed = now.saturating_duration_since(self.since).as_secs_f64();
         self.since = now;
         self.faults = (self.faults - passed).max(0.0);
-        let days = passed / DAY.as_secs_f64();
+        self.grow(share, Duration::from_secs_f64(passed));
+        if self.silent_until.is_some_and(|until| until <= now) {
+            self.silent_until = None;
+        }
+    }
+
+    /// Lets what is left of the share grow again.
+    fn grow(&mut self, share: Share, passed: Duration) {
+        let days = passed.as_secs_f64() / DAY.as_secs_f64();
         self.left.ops = share.ops.min(self.left.ops + share.ops * days);
         self.left.bytes = share.bytes.min(self.left.bytes + share.bytes * days);
         let grown = self.left.ops >= share.ops * HEARD_AGAIN && self.left.bytes >= share.bytes * HEARD_AGAIN;
         self.is_over &= !grown;
-        if self.silent_until.is_some_and(|until| until <= now) {
-            self.silent_until = None;
-        }
     }
 }
 
 impl Conduct {
     pub(crate) fn new(share: Share) -> Self {
-        Self { share, devices: Mutex::default() }
+        Self { share, devices: Mutex::default(), kept: Mutex::default() }
+    }
+
+    /// Goes on from what was kept before a restart, if it can be read.
+    pub(crate) fn restore(&self, bytes: &[u8], wall: Timestamp, now: Instant) {
+        let Some(ledger) = Ledger::decode(bytes) else { return };
+        // A clock that was put back gives nothing.
+        let passed = Duration::from_nanos(u64::try_from(wall.0.saturating_sub(ledger.at.0)).unwrap_or(0));
+        let mut devices = self.devices();
+        for (device, used) in &ledger.devices {
+            let found = devices.entry(*device).or_insert_with(|| Device::new(self.share, now));
+            let left = |share: f64, used: u8| share * (1.0 - f64::from(used.min(100)) / 100.0);
+            found.left = Share { ops: left(self.share.ops, used.ops), bytes: left(self.share.bytes, used.bytes) };
+            found.is_over = used.is_over;
+            found.grow(self.share, passed);
+        }
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(ledger);
+    }
+
+    /// What is to be kept over a restart, when it differs from what was given last.
+    pub(crate) fn keep(&self, wall: Timestamp, now: Instant) -> Option<Vec<u8>> {
+        let mut devices = BTreeMap::new();
+        for (device, found) in self.devices().iter_mut() {
+            found.age(self.share, now);
+            // What was kept as so many hundredths is as many again.
+            let hundredths = |share: f64, left: f64| 100.0 * (1.0 - left / share) - 1e-6;
+            let used = |share, left| hundredths(share, left).ceil().clamp(0.0, 100.0) as u8;
+            let (ops, bytes) = (used(self.share.ops, found.left.ops), used(self.share.bytes, found.left.bytes));
+            if ops > 0 || bytes > 0 {
+                devices.insert(*device, Used { ops, bytes, is_over: found.is_over });
+            }
+        }
+        let ledger = Ledger { at: wall, devices };
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.as_ref().map_or(ledger.devices.is_empty(), |kept| ledger.is_as(kept)) {
+            return None;
+        }
+        Some(kept.insert(ledger).encode())
     }
 
     fn devices(&self) -> MutexGuard<'_, BTreeMap<DeviceId, Device>> {
@@ -213,6 +258,35 @@ mod tests {
         assert!(
             conduct.hears(&DeviceId::new([2; 32]), start) && conduct.trouble(&DeviceId::new([2; 32]), start).is_none()
         );
+    }
+
+    #[test]
+    fn what_is_used_outlives_a_restart() {
+        let (start, wall) = (Instant::now(), Timestamp::from_millis(1_000_000));
+        let later = |hours: i64| wall.plus_millis(hours * 3_600_000);
+        let other = DeviceId::new([2; 32]);
+        let conduct = Conduct::new(SHARE);
+        assert_eq!(conduct.keep(wall, start), None, "there is nothing to keep");
+        assert!(conduct.takes(&DEVICE, 1200, 10, start) && conduct.takes(&other, 2400, 10, start));
+        assert!(!conduct.takes(&other, 1, 1, start));
+        let kept = conduct.keep(wall, start).unwrap();
+        assert_eq!(conduct.keep(later(0), start), None, "nothing has changed");
+
+        let again = |at| {
+            let conduct = Conduct::new(SHARE);
+            conduct.restore(&kept, at, start);
+            conduct
+        };
+        for at in [later(0), later(-5)] {
+            let conduct = again(at);
+            assert!(!conduct.takes(&other, 1, 1, start), "still over its quota");
+            assert!(conduct.takes(&DEVICE, 1200, 10, start) && !conduct.takes(&DEVICE, 20, 10, start));
+        }
+        assert!(again(later(2)).takes(&other, 150, 1, start) && !again(later(2)).takes(&other, 250, 1, start));
+        assert_eq!(again(later(0)).keep(later(0), start), None);
+        let empty = Conduct::new(SHARE);
+        empty.restore(&kept[..20], wall, start);
+        assert!(empty.takes(&other, 2400, 1, start), "what is no ledger is left alone");
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod news;
 mod online;
 mod places;
 mod session;
+mod used;
 mod wants;
 
 pub(crate) use conduct::{Conduct, Share};
@@ -50,7 +51,7 @@ const ROTATE_TURN: Duration = Duration::from_secs(5);
 /// How often it is looked whether the local log can be compacted, and how long nothing may have been said before.
 const COMPACT_EVERY: Duration = Duration::from_secs(600);
 const COMPACT_PAUSE: Duration = Duration::from_secs(30);
-/// How often operations from the future are looked at.
+/// How often operations from the future are looked at, and it is kept what devices have used of their shares.
 const RELEASE_EVERY: Duration = Duration::from_secs(30);
 /// How often the group is told how far the audit log goes.
 const HEAD_EVERY: Duration = Duration::from_secs(60 * 60);
@@ -189,13 +190,15 @@ impl Engine {
         }
         if self.release_at <= now_at {
             self.release_at = now_at + RELEASE_EVERY;
-            let catalog = self.node.catalog.clone();
+            let node = self.node.clone();
             self.node.tasks.spawn_blocking(move || {
+                let catalog = &node.catalog;
                 if catalog.read().and_then(|snapshot| snapshot.counts()).is_ok_and(|counts| counts.waiting > 0)
                     && let Err(error) = catalog.release(now())
                 {
                     tracing::warn!(%error, "operations that were held back");
                 }
+                node.keep_conduct();
             });
         }
     }
@@ -218,15 +221,20 @@ impl Engine {
             peers.swap_remove(index);
         }
         for device in peers {
-            self.start_session(device);
+            self.begin_session(device, session::Expects::Nothing);
         }
     }
 
+    /// Starts a session for a reason: something is missing here or there.
     fn start_session(&mut self, device: DeviceId) {
+        self.begin_session(device, session::Expects::News);
+    }
+
+    fn begin_session(&mut self, device: DeviceId, expects: session::Expects) {
         if self.node.conduct.hears(&device, Instant::now()) && self.sessions.begin(device) {
             let (node, ended) = (self.node.clone(), self.ended.clone());
             self.node.tasks.spawn(async move {
-                let well = session::initiate(&node, device).await;
+                let well = session::initiate(&node, device, expects).await;
                 let _ = ended.send((device, well)).await;
             });
         }

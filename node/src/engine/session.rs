@@ -2,14 +2,14 @@
 
 use crate::{
     catalog::{Applied, CatalogError, ReceiveError, Summary},
-    network::{FrameError, FramedStream},
+    network::{FrameError, FramedStream, ROOM_FRAMES, Received},
     node::{Node, log_keys, now},
 };
 use larder_protocol::{
     codec,
     id::DeviceId,
     log::{Author, SealedBatch},
-    sync::{Effect, Frame, Input, Local, Session},
+    sync::{Effect, FRAME_BYTES_MAX, Frame, Input, Local, Session, UNANSWERED_BYTES_MAX},
     time::Now,
 };
 use std::{
@@ -19,8 +19,10 @@ use std::{
 };
 use tokio::sync::mpsc;
 
-/// Frames that wait for the machine; then the peer waits.
-const FRAMES_MAX: usize = 4;
+// Beside the batches there is room for the few other frames.
+const _: () = assert!(UNANSWERED_BYTES_MAX + (1 << 20) <= ROOM_FRAMES * FRAME_BYTES_MAX);
+/// Frames that wait for the machine, within the stream's room; then the peer waits.
+const FRAMES_MAX: usize = 64;
 /// Sessions that a peer may have begun at once.
 const INBOUND_MAX: u32 = 2;
 
@@ -69,10 +71,19 @@ impl Sessions {
     }
 }
 
+/// What a session will most likely find.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Expects {
+    /// That both ends have the same: as few bytes as can be.
+    Nothing,
+    /// That something is missing at one of the ends: as few round trips as can be.
+    News,
+}
+
 /// Begins a session with a connected peer; whether it went well.
-pub(super) async fn initiate(node: &Arc<Node>, device: DeviceId) -> bool {
+pub(super) async fn initiate(node: &Arc<Node>, device: DeviceId, expects: Expects) -> bool {
     match node.network.open_sync(device).await {
-        Ok(stream) => answer(node, device, stream).await,
+        Ok(stream) => carry_out(node, device, stream, expects).await,
         Err(error) => {
             tracing::debug!(%device, %error, "session cannot begin");
             false
@@ -82,8 +93,13 @@ pub(super) async fn initiate(node: &Arc<Node>, device: DeviceId) -> bool {
 
 /// Runs a session on a stream; whether it went well.
 pub(super) async fn answer(node: &Arc<Node>, device: DeviceId, stream: FramedStream) -> bool {
+    // Who opened it has said what is to be expected.
+    carry_out(node, device, stream, Expects::Nothing).await
+}
+
+async fn carry_out(node: &Arc<Node>, device: DeviceId, stream: FramedStream, expects: Expects) -> bool {
     tokio::select! {
-        result = run(node, device, stream) => match result {
+        result = run(node, device, stream, expects) => match result {
             Ok(()) => true,
             Err(error) => {
                 tracing::info!(%device, %error, "session broke off");
@@ -172,10 +188,10 @@ where
     Ok(tokio::task::spawn_blocking(work).await??)
 }
 
-async fn run(node: &Arc<Node>, device: DeviceId, stream: FramedStream) -> Result<(), SessionError> {
+async fn run(node: &Arc<Node>, device: DeviceId, stream: FramedStream, expects: Expects) -> Result<(), SessionError> {
     let start = Instant::now();
     let (mut reader, mut writer) = stream.split();
-    let (frames, mut received) = mpsc::channel::<Result<Vec<u8>, FrameError>>(FRAMES_MAX);
+    let (frames, mut received) = mpsc::channel::<Result<Received, FrameError>>(FRAMES_MAX);
     let reading = tokio::spawn(async move {
         loop {
             let frame = match reader.next().await {
@@ -210,6 +226,9 @@ async fn run(node: &Arc<Node>, device: DeviceId, stream: FramedStream) -> Result
     let (vector, tips) = (summary.vector, summary.tips);
     let local = Local { group: node.group, epoch, vector, held, tips, membership, membership_hash };
     let mut session = Session::new(local);
+    if expects == Expects::News {
+        session = session.expecting_news();
+    }
     session.start(clock(start));
     loop {
         while let Some(effect) = session.poll() {
@@ -295,7 +314,9 @@ async fn run(node: &Arc<Node>, device: DeviceId, stream: FramedStream) -> Result
         match tokio::time::timeout(wait, received.recv()).await {
             Ok(Some(_)) if node.members.role(&device).is_none() => return Err(SessionError::Removed),
             Ok(Some(frame)) => {
-                let input = Frame::read(&frame?)?.map_or(Input::UnknownFrame, Input::Frame);
+                // Its bytes go before what is in it is handled.
+                let frame = Frame::read(frame?.as_ref())?;
+                let input = frame.map_or(Input::UnknownFrame, Input::Frame);
                 session.handle(clock(start), input);
             }
             Ok(None) => return Err(SessionError::Closed),

@@ -1,8 +1,17 @@
 //! Frames on a stream: `length(u32 LE) bytes`, the length checked before anything is allocated.
 
 use futures::{AsyncReadExt, AsyncWriteExt};
-use std::{io, time::Duration};
-use tokio::time::timeout;
+use std::{io, sync::Arc, time::Duration};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
+
+/// Bytes of a frame for which memory is taken before any of it has come; later as much again as has come.
+const FIRST_BYTES: usize = 64 * 1024;
+/// Frames of full length for which there is room: more than a session may send before it hears an answer, or two ends that
+/// both send would wait for each other.
+pub(crate) const ROOM_FRAMES: usize = 2;
 
 /// How long the other end may take to accept what is sent.
 const WRITE_TIME_MAX: Duration = Duration::from_secs(30);
@@ -39,25 +48,44 @@ impl FramedStream {
     pub fn split(self) -> (FrameReader, FrameWriter) {
         let (reader, writer) = self.stream.split();
         (
-            FrameReader { reader, frame_bytes_max: self.frame_bytes_max },
+            FrameReader {
+                reader,
+                room: Arc::new(Semaphore::new(ROOM_FRAMES * self.frame_bytes_max)),
+                frame_bytes_max: self.frame_bytes_max,
+            },
             FrameWriter { writer, frame_bytes_max: self.frame_bytes_max },
         )
     }
 }
 
-/// The receiving direction.
+/// A frame that was received. It takes room from those after it until it is dropped.
+#[derive(Debug)]
+pub struct Received {
+    bytes: Vec<u8>,
+    _room: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Received {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// The receiving direction. All its frames that are not dropped have at most the bytes of [`ROOM_FRAMES`] together.
 #[derive(Debug)]
 pub struct FrameReader {
     reader: futures::io::ReadHalf<libp2p::Stream>,
+    room: Arc<Semaphore>,
     frame_bytes_max: usize,
 }
 
 impl FrameReader {
-    /// The next frame; `None` when the other end has closed. Not safe to cancel: use one task for it.
+    /// The next frame, once there is room for it; `None` when the other end has closed. Not safe to cancel: use one task
+    /// for it.
     ///
     /// # Errors
     /// [`FrameError`] when the stream breaks or a frame is too long.
-    pub async fn next(&mut self) -> Result<Option<Vec<u8>>, FrameError> {
+    pub async fn next(&mut self) -> Result<Option<Received>, FrameError> {
         let mut head = [0; 4];
         match self.reader.read_exact(&mut head).await {
             Ok(()) => {}
@@ -68,9 +96,16 @@ impl FrameReader {
         if len > self.frame_bytes_max {
             return Err(FrameError::TooLong { len, max: self.frame_bytes_max });
         }
-        let mut frame = vec![0; len];
-        self.reader.read_exact(&mut frame).await?;
-        Ok(Some(frame))
+        let permits = u32::try_from(len).map_err(|_| FrameError::TooLong { len, max: self.frame_bytes_max })?;
+        let room = self.room.clone().acquire_many_owned(permits).await.map_err(io::Error::other)?;
+        let mut bytes = Vec::new();
+        while bytes.len() < len {
+            let (at, more) = (bytes.len(), (len - bytes.len()).min(bytes.len().max(FIRST_BYTES)));
+            bytes.reserve_exact(more);
+            bytes.resize(at + more, 0);
+            self.reader.read_exact(&mut bytes[at..]).await?;
+        }
+        Ok(Some(Received { bytes, _room: room }))
     }
 }
 

@@ -17,7 +17,8 @@ mod swarm;
 #[cfg(test)]
 mod tests;
 
-pub use framed::{FrameError, FramedStream};
+pub(crate) use framed::ROOM_FRAMES;
+pub use framed::{FrameError, FramedStream, Received};
 pub use nearby::hosts_nearby;
 pub(crate) use swarm::socket_of;
 pub use swarm::{Config, Event, Handle, NetworkError, Verdict, start};

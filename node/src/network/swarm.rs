@@ -27,9 +27,9 @@ use tokio::sync::{mpsc, oneshot};
 const IDLE_TIME_MAX: Duration = Duration::from_secs(3600);
 /// Streams that a peer may have open on one connection: gossip has one each way, and of sessions only a few run at once.
 /// Each may hold 256 KiB that nobody has read.
-const STREAMS_MAX: u32 = 32;
+const STREAMS_MAX: u32 = 16;
 /// Streams of a connection whose protocol is not settled yet.
-const NEGOTIATING_MAX: usize = 16;
+const NEGOTIATING_MAX: usize = 8;
 /// Bytes in flight on one stream, and on one connection, over QUIC.
 const STREAM_WINDOW_BYTES: u32 = 2 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;

@@ -106,13 +106,43 @@ async fn members_exchange_frames_and_long_ones_are_refused() {
         })
         .await;
     let (mut b_reader, mut b_writer) = inbound.split();
-    assert_eq!(b_reader.next().await.unwrap().unwrap(), b"hello");
+    assert_eq!(b_reader.next().await.unwrap().unwrap().as_ref(), b"hello");
     let long = vec![5; 100_000];
     b_writer.send(&long).await.unwrap();
     b_writer.close().await.unwrap();
-    assert_eq!(a_reader.next().await.unwrap().unwrap(), long);
+    assert_eq!(a_reader.next().await.unwrap().unwrap().as_ref(), long);
     assert!(a_reader.next().await.unwrap().is_none());
     assert!(matches!(a_writer.send(&vec![0; 100_001]).await, Err(FrameError::TooLong { .. })));
+}
+
+/// Four long frames and a fifth could wait in each session.
+#[tokio::test(flavor = "multi_thread")]
+async fn frames_that_wait_have_the_room_of_two() {
+    let (mut a, mut b) = (peer(1, &[2]).await, peer(2, &[1]).await);
+    a.handle.set_addresses(device(2), b.addresses().await).await;
+    a.connected(2).await;
+    b.connected(1).await;
+    let (_, mut writer) = a.handle.open_sync(device(2)).await.unwrap().split();
+    for len in [90_000, 80_000, 30_000, 10] {
+        writer.send(&vec![7; len]).await.unwrap();
+    }
+    let inbound = b
+        .until("inbound", |event| match event {
+            Event::Inbound { device: from, stream } if from == device(1) => Some(stream),
+            _ => None,
+        })
+        .await;
+    let (mut reader, _writer) = inbound.split();
+    let first = reader.next().await.unwrap().unwrap();
+    let second = reader.next().await.unwrap().unwrap();
+    let third = reader.next().await.unwrap().unwrap();
+    let all = [first.as_ref().len(), second.as_ref().len(), third.as_ref().len()];
+    assert_eq!(all, [90_000, 80_000, 30_000], "what one session sends without an answer has room");
+    let fourth = reader.next();
+    let mut fourth = std::pin::pin!(fourth);
+    assert!(timeout(Duration::from_millis(200), &mut fourth).await.is_err(), "there is no room for more");
+    drop(second);
+    assert_eq!(fourth.await.unwrap().unwrap().as_ref(), [7; 10]);
 }
 
 /// A member could open 512 streams on each connection, each with 256 KiB that nobody reads.

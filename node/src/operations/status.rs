@@ -1,12 +1,17 @@
 //! `status` and `catalog digest`.
 
 use super::{blocking, errors};
-use crate::node::Node;
+use crate::{
+    catalog::{Snapshot, Summary},
+    node::Node,
+};
 use larder_protocol::{
-    control::{ControlError, LocationSummary, PathKind, PeerView, StatusView, TroubleView},
+    control::{AheadView, ControlError, ForkView, LocationSummary, PathKind, PeerView, StatusView, TroubleView},
+    id::DeviceId,
     record::StorageState,
 };
 use std::{
+    collections::BTreeMap,
     sync::{Arc, atomic::Ordering},
     time::Instant,
 };
@@ -52,6 +57,23 @@ pub(crate) async fn status(node: &Arc<Node>) -> Result<StatusView, ControlError>
             bytes: row.bytes,
         });
         let counts = snapshot.counts().map_err(errors::catalog)?;
+        let summary = snapshot.summary().map_err(errors::catalog)?;
+        let name = |device: &DeviceId| names.get(device).cloned().unwrap_or_else(|| device.short());
+        let mut waiting: BTreeMap<DeviceId, u64> = BTreeMap::new();
+        for (author, statements) in &summary.waiting {
+            *waiting.entry(author.device).or_default() += statements;
+        }
+        let ahead = waiting.into_iter().map(|(device, statements)| AheadView {
+            device: name(&device),
+            device_id: device.to_string(),
+            statements,
+        });
+        let forks = snapshot.forks().map_err(errors::catalog)?.into_iter().map(|fork| ForkView {
+            device: name(&fork.author.device),
+            device_id: fork.author.device.to_string(),
+            seq: fork.seq,
+            histories: fork.histories.len() as u64,
+        });
         let queued = snapshot.wants_pending().map_err(errors::catalog)?;
         Ok(StatusView {
             device: node.name.to_string(),
@@ -66,11 +88,24 @@ pub(crate) async fn status(node: &Arc<Node>) -> Result<StatusView, ControlError>
             pending_transfers: node.transfers.load(Ordering::Relaxed) + queued,
             conflicts: 0,
             held_back: counts.waiting,
+            ahead: ahead.collect(),
+            provisional: provisional(&node, &snapshot, &summary)?,
+            forks: forks.collect(),
             disputed: super::devices::disputed(&node, &snapshot)?,
             catalog_digest: snapshot.digest().map_err(errors::catalog)?.to_string(),
         })
     })
     .await
+}
+
+/// Own operations that wait for a first session. Nobody waits for them in a group of one.
+fn provisional(node: &Node, snapshot: &Snapshot, summary: &Summary) -> Result<u64, ControlError> {
+    if node.asked.load(Ordering::Relaxed) || node.members.devices().len() < 2 {
+        return Ok(0);
+    }
+    let (own, shared) = snapshot.own().map_err(errors::catalog)?;
+    let said = summary.held.get(&own).map_or_else(|| summary.vector.get(&own), |held| held.end);
+    Ok(said.saturating_sub(shared))
 }
 
 pub(crate) async fn digest(node: &Arc<Node>) -> Result<String, ControlError> {

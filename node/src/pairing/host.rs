@@ -136,8 +136,15 @@ impl Host {
         Ok(port)
     }
 
-    /// Closes the endpoint.
+    /// Closes the endpoint to those who come now. Who is there hears its answer first, for at most [`DEADLINE`].
     pub fn close(&self) {
+        if let Some(bound) = self.bound.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            bound.stop.cancel();
+        }
+    }
+
+    /// Closes the endpoint to everybody at once.
+    pub fn close_now(&self) {
         if let Some(bound) = self.bound.lock().unwrap_or_else(PoisonError::into_inner).take() {
             bound.stop.cancel();
             bound.endpoint.close(VarInt::from_u32(0), b"closing");
@@ -158,6 +165,15 @@ impl Host {
 
     async fn serve(self: Arc<Self>, endpoint: Endpoint, stop: CancellationToken) {
         let places = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+        self.accept(&endpoint, &stop, &places).await;
+        endpoint.set_server_config(None);
+        let all = u32::try_from(HANDSHAKES_MAX).unwrap_or(u32::MAX);
+        let _ = timeout(DEADLINE, places.acquire_many(all)).await;
+        endpoint.close(VarInt::from_u32(0), b"closing");
+    }
+
+    /// Lets joiners in until the endpoint shall close.
+    async fn accept(self: &Arc<Self>, endpoint: &Endpoint, stop: &CancellationToken, places: &Arc<Semaphore>) {
         let mut attempts: VecDeque<Instant> = VecDeque::new();
         loop {
             let Some(left) = self.time_left() else {

@@ -126,10 +126,12 @@ impl Line {
         Ok(Self { endpoint, connection, send, receive })
     }
 
-    /// Says something and waits for the answer.
+    /// Says something and waits for the answer. The other end may have said its last word and gone before it heard all:
+    /// that word counts.
     async fn ask<T: Wire>(&mut self, message: &T) -> io::Result<T> {
-        wire::send(&mut self.send, message).await?;
-        wire::receive(&mut self.receive, T::MAX_BYTES).await
+        let sent = wire::send(&mut self.send, message).await;
+        let received = wire::receive(&mut self.receive, T::MAX_BYTES).await;
+        received.map_err(|lost| sent.err().unwrap_or(lost))
     }
 
     async fn close(self, why: &[u8]) {

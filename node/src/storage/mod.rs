@@ -62,7 +62,7 @@ pub use provider::{Listed, PAGE_MAX, Page, Pending, Put, PutMode, Stat, StorageP
 pub use recovery::{Recovery, RecoveryError};
 pub use registry::{ProviderFactory, Registry, RegistryError, StorageId};
 pub use settings::{
-    Credential, Need, ProviderConfig, SaveCredential, Setting, SettingError, SettingProblem, check_config,
-    check_credential, value,
+    Credential, Need, ProviderConfig, SaveCredential, Setting, SettingError, SettingProblem, SharedCredential,
+    check_config, check_credential, value,
 };
 pub use snapshot::{write_key_bundle, write_snapshot};

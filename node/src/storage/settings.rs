@@ -150,6 +150,22 @@ pub fn value<'a>(settings: &[Setting], config: &'a ProviderConfig, name: &str) -
 /// Keeps a changed credential, durably and at once; what it gets replaces what was kept.
 pub type SaveCredential = Arc<dyn Fn(&BTreeMap<String, String>) -> io::Result<()> + Send + Sync>;
 
+/// What several holders of one credential share, so that a token that the service replaces is renewed by one of them and
+/// found by the others.
+pub trait SharedCredential: Send + Sync + 'static {
+    /// What is kept now; `None` when it was removed or replaced, or cannot be read.
+    fn current(&self) -> Option<BTreeMap<String, String>>;
+
+    /// Keeps changed values, durably and at once.
+    ///
+    /// # Errors
+    /// When they cannot be kept, or the credential was removed or replaced meanwhile.
+    fn keep(&self, values: &BTreeMap<String, String>) -> io::Result<()>;
+
+    /// Held by whoever renews.
+    fn turn(&self) -> &tokio::sync::Mutex<()>;
+}
+
 /// The secrets of one device for one profile.
 ///
 /// ```
@@ -163,12 +179,13 @@ pub type SaveCredential = Arc<dyn Fn(&BTreeMap<String, String>) -> io::Result<()
 pub struct Credential {
     values: BTreeMap<String, String>,
     save: Option<SaveCredential>,
+    shared: Option<Arc<dyn SharedCredential>>,
 }
 
 impl Credential {
     /// From names and values.
     pub fn new(values: BTreeMap<String, String>) -> Self {
-        Self { values, save: None }
+        Self { values, save: None, shared: None }
     }
 
     /// From `name=value` lines; empty lines and those that begin with `#` do not count.
@@ -194,6 +211,31 @@ impl Credential {
         self
     }
 
+    /// With others that hold the same credential.
+    #[must_use]
+    pub fn with_shared(mut self, shared: Arc<dyn SharedCredential>) -> Self {
+        self.shared = Some(shared);
+        self
+    }
+
+    /// What this credential shares with others.
+    pub(crate) fn shared(&self) -> Option<Arc<dyn SharedCredential>> {
+        self.shared.clone()
+    }
+
+    /// Takes what others have kept since.
+    pub(crate) fn refresh(&mut self) {
+        if let Some(current) = self.shared.as_ref().and_then(|shared| shared.current()) {
+            self.values.values_mut().for_each(Zeroize::zeroize);
+            self.values = current;
+        }
+    }
+
+    /// All values by name.
+    pub(crate) fn values(&self) -> &BTreeMap<String, String> {
+        &self.values
+    }
+
     /// A value.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.values.get(name).map(String::as_str).filter(|value| !value.is_empty())
@@ -207,6 +249,7 @@ impl Credential {
         if let Some(mut old) = self.values.insert(name.to_owned(), value) {
             old.zeroize();
         }
+        self.shared.as_ref().map_or(Ok(()), |shared| shared.keep(&self.values))?;
         self.save.as_ref().map_or(Ok(()), |save| save(&self.values))
     }
 }

@@ -33,3 +33,5 @@ const BLOCK: BlockSize = BlockSize::from_chunk_log(4);
 const ALPN: &[u8] = b"larder/blobs/1";
 /// Bytes that move between the blocking and the waiting side at a time.
 const PIECE_BYTES: usize = 512 * 1024;
+/// Most bytes of a piece, which ends with what was written last: a group, or the nodes above it.
+const PIECE_CAPACITY: usize = PIECE_BYTES + 64 * 1024;

@@ -17,6 +17,8 @@ use std::io;
 pub(super) const REQUEST_BYTES_MAX: usize = 256 * 1024;
 /// Most blobs in one request.
 pub(super) const BLOBS_MAX: usize = 2_000;
+/// Most borders of ranges in one request, over all its blobs.
+const BORDERS_MAX: usize = 65_536;
 
 /// Why the server ends a response early. 1 to 3 are those of iroh-blobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,9 +120,18 @@ pub(super) fn decode(bytes: &[u8]) -> io::Result<Wanted> {
             if many.hashes.len() > BLOBS_MAX {
                 return Err(invalid("too many blobs in one request"));
             }
-            let ranges = many.ranges.iter_infinite().cloned();
-            let wanted = many.hashes.iter().zip(ranges).filter(|(_, ranges)| !ranges.is_empty());
-            Ok(wanted.map(|(hash, ranges)| ((*hash.as_bytes()).into(), ranges)).collect())
+            let (mut wanted, mut borders) = (Wanted::new(), 0);
+            for (hash, ranges) in many.hashes.iter().zip(many.ranges.iter_infinite()) {
+                // The last ranges hold for all blobs that follow: few bytes could ask for gigabytes of them.
+                borders += ranges.boundaries().len();
+                if borders > BORDERS_MAX {
+                    return Err(invalid("too many ranges in one request"));
+                }
+                if !ranges.is_empty() {
+                    wanted.push(((*hash.as_bytes()).into(), ranges.clone()));
+                }
+            }
+            Ok(wanted)
         }
         _ => Err(invalid("only reading is served")),
     }
@@ -156,6 +167,24 @@ mod tests {
             bytes.push(0);
             assert!(decode(&bytes).is_err());
         }
+    }
+
+    /// 256 KiB of request became 3 GiB of ranges: those of one blob hold for all that follow.
+    #[test]
+    fn ranges_that_repeat_do_not_multiply() {
+        let many = |borders: u64, blobs: u32| {
+            let ranges = (0..borders).fold(ChunkRanges::empty(), |ranges, number| {
+                ranges | ChunkRanges::from(ChunkNum(4 * number)..ChunkNum(4 * number + 1))
+            });
+            let hashes = (0..blobs).map(|number| Hash::new(number.to_le_bytes())).collect();
+            let request = GetManyRequest::new(hashes, ChunkRangesSeq::from_ranges_infinite([ranges]));
+            let kind = postcard::to_allocvec(&RequestType::GetMany).unwrap();
+            [kind, postcard::to_allocvec(&request).unwrap()].concat()
+        };
+        assert_eq!(decode(&many(16, 2_000)).unwrap().len(), 2_000);
+        let bomb = many(1_000, 2_000);
+        assert!(bomb.len() < REQUEST_BYTES_MAX);
+        assert!(decode(&bomb).is_err());
     }
 
     #[test]

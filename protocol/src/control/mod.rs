@@ -11,10 +11,10 @@ mod request;
 pub use error::{ControlError, ErrorKind};
 pub use finding::{ExaminedView, FindingKind, FindingView, Severity};
 pub use reply::{
-    AuditLine, CopyView, DeviceView, DigestView, DisputedView, EnsureView, Evidence, FoundView, GotView, HeldView,
-    IndexView, InviteView, JoinView, LocationSummary, LocationView, LogCheckView, PathKind, PeerView, Progress,
-    PutView, ReadableView, RebuildView, RestoredView, RevokeOutcome, RevokedView, SourceKind, SourceView, StatusView,
-    StreamItem, TroubleView, UrlKind, UrlView, WhereView,
+    AheadView, AuditLine, CopyView, DeviceView, DigestView, DisputedView, EnsureView, Evidence, ForkView, FoundView,
+    GotView, HeldView, IndexView, InviteView, JoinView, LocationSummary, LocationView, LogCheckView, PathKind,
+    PeerView, Progress, PutView, ReadableView, RebuildView, RestoredView, RevokeOutcome, RevokedView, SourceKind,
+    SourceView, StatusView, StreamItem, TroubleView, UrlKind, UrlView, WhereView,
 };
 pub use request::{
     AddLocation, CatQuery, CompareWords, EnsureRequest, FindQuery, GetRequest, IndexRequest, InviteRequest, LogQuery,

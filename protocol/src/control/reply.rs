@@ -440,6 +440,30 @@ pub struct DisputedView {
     pub statements: u64,
 }
 
+/// Statements of a device that wait here because their time lies in the future.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AheadView {
+    /// Name of the device.
+    pub device: String,
+    /// Its id.
+    pub device_id: String,
+    /// How many; they count when their time has come.
+    pub statements: u64,
+}
+
+/// A log that its device has signed in several versions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForkView {
+    /// Name of the device.
+    pub device: String,
+    /// Its id.
+    pub device_id: String,
+    /// Place in the log from which on they differ.
+    pub seq: u64,
+    /// Histories that are known, the first one included.
+    pub histories: u64,
+}
+
 /// The node in one object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatusView {
@@ -467,6 +491,12 @@ pub struct StatusView {
     pub conflicts: u64,
     /// Operations that are held back because their time lies in the future.
     pub held_back: u64,
+    /// The same for each device.
+    pub ahead: Vec<AheadView>,
+    /// Operations of this device that are provisional: told nobody before a first session since the start.
+    pub provisional: u64,
+    /// Logs that are known to be forked.
+    pub forks: Vec<ForkView>,
     /// What removed devices said that does not count.
     pub disputed: Vec<DisputedView>,
     /// Digest of what the group shares.

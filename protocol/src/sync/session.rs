@@ -27,6 +27,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 const LOAD_BYTES: usize = 2 << 20;
 /// Frames of batches that may be under way without an acknowledgement.
 const WINDOW: u32 = 3;
+/// Bytes of batches that an end may send before it hears an answer. A stream needs room for more, or two ends that both
+/// send wait for each other.
+pub const UNANSWERED_BYTES_MAX: usize = WINDOW as usize * LOAD_BYTES;
 /// How long the peer may be silent.
 const STALL_NS: u64 = 30_000_000_000;
 /// How long a session may take, however busy it is; what came stays, and the next one goes on from there.
@@ -225,6 +228,11 @@ pub struct Session {
     started_ns: u64,
     heard_ns: u64,
     unknown: u32,
+    /// The summary goes right behind the hello.
+    expects_news: bool,
+    summary_sent: bool,
+    /// The peer's first summary was of what it had before membership operations were exchanged.
+    summary_skipped: bool,
     /// Membership: what is still awaited from the peer once it has said what it has, and whether all of ours went.
     ops_awaited: Option<BTreeSet<MembershipOpId>>,
     ops_received: bool,
@@ -238,6 +246,8 @@ pub struct Session {
     /// Logs with two histories, as this end found out, and the peer.
     diverged_here: Option<Vec<Locator>>,
     diverged_there: Option<Vec<Locator>>,
+    /// Batches that came while this end still compared.
+    early: Vec<List<SealedBatch, BATCHES_MAX>>,
     /// Logs that are left out of what is accounted for.
     diverged: BTreeSet<Author>,
     /// What follows the peer's locators is still being looked for.
@@ -275,6 +285,9 @@ impl Session {
             started_ns: 0,
             heard_ns: 0,
             unknown: 0,
+            expects_news: false,
+            summary_sent: false,
+            summary_skipped: false,
             ops_awaited: None,
             ops_received: false,
             ops_sent: false,
@@ -284,6 +297,7 @@ impl Session {
             theirs: VersionVector::default(),
             diverged_here: None,
             diverged_there: None,
+            early: Vec::new(),
             diverged: BTreeSet::new(),
             locating: false,
             gaps: VecDeque::new(),
@@ -300,6 +314,14 @@ impl Session {
         }
     }
 
+    /// Lets the summary go right behind the hello: a round trip less for who has reason to think that something is missing,
+    /// and some hundred bytes more if nothing is.
+    #[must_use]
+    pub fn expecting_news(mut self) -> Self {
+        self.expects_news = true;
+        self
+    }
+
     /// Says hello.
     pub fn start(&mut self, now: Now) {
         self.started_ns = now.mono_ns;
@@ -310,6 +332,9 @@ impl Session {
             catalog: self.local.catalog_hash(),
             membership: self.local.membership_hash,
         }));
+        if self.expects_news {
+            self.send_summary();
+        }
     }
 
     /// What to do next; `None` when all that can be done is to wait.
@@ -376,6 +401,8 @@ impl Session {
                 let held = !self.local.held.is_empty();
                 if membership != self.local.membership_hash {
                     self.stage = Stage::Membership;
+                    // It is sent anew when both know the same members.
+                    self.summary_sent = false;
                     let ids = List::truncated(self.local.membership.iter().copied());
                     self.effects.push_back(Effect::Send(Frame::MembershipIds(ids)));
                 } else if catalog == self.local.catalog_hash() && !held {
@@ -428,6 +455,12 @@ impl Session {
                 self.commits_pending = self.commits_pending.saturating_sub(1);
                 self.membership_step()
             }
+            (Input::Frame(Frame::Summary { .. }), Stage::Membership)
+                if self.ops_awaited.is_none() && !self.summary_skipped =>
+            {
+                self.summary_skipped = true;
+                Ok(())
+            }
             (Input::Frame(Frame::Summary { vector, held, tips }), Stage::Membership)
                 if self.ops_sent && self.ops_received && self.summary_early.is_none() =>
             {
@@ -455,27 +488,21 @@ impl Session {
                 self.send_batches();
                 Ok(())
             }
-            (Input::Loaded { batches, next_seq }, Stage::Batches) if self.loading => {
+            (Input::Loaded { batches, next_seq }, Stage::Diverged | Stage::Batches) if self.loading => {
                 self.loading = false;
                 self.loaded(batches, next_seq);
                 self.send_batches();
                 Ok(())
             }
-            (Input::Frame(Frame::Batches(batches)), Stage::Batches) if !self.end_received => {
-                if self.receiving >= WINDOW {
+            // The peer has compared, and this end still does.
+            (Input::Frame(Frame::Batches(batches)), Stage::Diverged) if self.diverged_there.is_some() => {
+                if self.early.len() >= WINDOW as usize {
                     return Err(Violation::Window);
                 }
-                if batches.is_empty() {
-                    return Err(Violation::OutOfTurn);
-                }
-                let count = batches.len() as u64;
-                self.batches_max = self.batches_max.checked_sub(count).ok_or(Violation::Excess)?;
-                self.batches_min = self.batches_min.saturating_sub(count);
-                self.receiving += 1;
-                self.report.received += 1;
-                self.effects.push_back(Effect::Commit(batches.into_vec()));
+                self.early.push(batches);
                 Ok(())
             }
+            (Input::Frame(Frame::Batches(batches)), Stage::Batches) if !self.end_received => self.take_batches(batches),
             (Input::Committed, Stage::Batches) => {
                 self.receiving = self.receiving.saturating_sub(1);
                 self.effects.push_back(Effect::Send(Frame::Ack));
@@ -509,6 +536,22 @@ impl Session {
         }
     }
 
+    fn take_batches(&mut self, batches: List<SealedBatch, BATCHES_MAX>) -> Result<(), Violation> {
+        if self.receiving >= WINDOW {
+            return Err(Violation::Window);
+        }
+        if batches.is_empty() {
+            return Err(Violation::OutOfTurn);
+        }
+        let count = batches.len() as u64;
+        self.batches_max = self.batches_max.checked_sub(count).ok_or(Violation::Excess)?;
+        self.batches_min = self.batches_min.saturating_sub(count);
+        self.receiving += 1;
+        self.report.received += 1;
+        self.effects.push_back(Effect::Commit(batches.into_vec()));
+        Ok(())
+    }
+
     fn send_membership(&mut self) {
         let ids = self.sends_pending.pop_front().unwrap_or_default();
         self.effects.push_back(Effect::LoadMembership(ids));
@@ -525,6 +568,13 @@ impl Session {
 
     fn summarise(&mut self) {
         self.stage = Stage::Summary;
+        if !self.summary_sent {
+            self.send_summary();
+        }
+    }
+
+    fn send_summary(&mut self) {
+        self.summary_sent = true;
         let held = self.local.held.iter().map(|(author, (from, until))| (*author, *from, *until));
         self.effects.push_back(Effect::Send(Frame::Summary {
             vector: self.local.vector.clone(),
@@ -562,14 +612,25 @@ impl Session {
         self.diverged_step()
     }
 
+    /// Says which logs differ, and begins with what the peer lacks: it has compared none of the logs that are longer here.
     fn compared(&mut self, mut locators: Vec<Locator>) {
         locators.truncate(DIVERGED_MAX);
         self.effects.push_back(Effect::Send(Frame::Diverged(List::truncated(locators.clone()))));
+        let differs = |author: &Author| locators.iter().any(|locator| locator.author == *author);
+        let mut gaps = self.local.reach().missing_at(&self.theirs);
+        gaps.retain(|gap| !differs(&gap.author));
+        if is_planted(Plant::LastGapIsLeftOut) {
+            gaps.pop();
+        }
+        // The youngest incarnation first: a restored device that is given its own logs skips all that it had begun.
+        // What others were split from comes before them.
+        gaps.sort_by_key(|gap| if gap.author.is_split() { (true, 0) } else { (false, !gap.author.incarnation) });
+        self.gaps = gaps.into();
         self.diverged_here = Some(locators);
+        self.send_batches();
     }
 
-    /// Goes on to the batches when both ends have said which logs differ: finds what the peer lacks, and what must come
-    /// from it.
+    /// Goes on when both ends have said which logs differ: finds what must come from the peer.
     fn diverged_step(&mut self) -> Result<(), Violation> {
         let (Some(here), Some(there)) = (&self.diverged_here, &self.diverged_there) else { return Ok(()) };
         self.diverged = here.iter().chain(there).map(|locator| locator.author).collect();
@@ -580,8 +641,10 @@ impl Session {
         }
         // What is only held here is sent too, so that it spreads while its author is away; the peer will hold it as well,
         // because this end's vector does not vouch for it.
-        let ours = self.local.reach();
-        for gap in self.theirs.missing_at(&ours).iter().filter(|gap| !self.diverged.contains(&gap.author)) {
+        for gap in self.theirs.missing_at(&self.local.reach()) {
+            if self.diverged.contains(&gap.author) {
+                continue;
+            }
             let ops = gap.until - gap.from;
             // Each batch brings something new, and none brings more than a batch can.
             self.batches_max = self.batches_max.saturating_add(ops);
@@ -589,20 +652,14 @@ impl Session {
             let least = if gap.author.is_split() && gap.from == 0 { 1 } else { ops.div_ceil(BATCH_OPS_MAX as u64) };
             self.batches_min = self.batches_min.saturating_add(least);
         }
-        let mut gaps = ours.missing_at(&self.theirs);
-        gaps.retain(|gap| !self.diverged.contains(&gap.author));
-        if is_planted(Plant::LastGapIsLeftOut) {
-            gaps.pop();
-        }
-        // The youngest incarnation first: a restored device that is given its own logs skips all that it had begun.
-        // What others were split from comes before them.
-        gaps.sort_by_key(|gap| if gap.author.is_split() { (true, 0) } else { (false, !gap.author.incarnation) });
-        self.gaps = gaps.into();
         self.locating = !there.is_empty();
         if self.locating {
             self.effects.push_back(Effect::Locate(there.clone()));
         }
         self.stage = Stage::Batches;
+        for batches in std::mem::take(&mut self.early) {
+            self.take_batches(batches)?;
+        }
         self.send_batches();
         Ok(())
     }
@@ -624,7 +681,7 @@ impl Session {
                 self.loading = true;
                 self.effects.push_back(Effect::Load(*gap, LOAD_BYTES));
             }
-            None if self.locating => {}
+            None if self.locating || self.stage != Stage::Batches => {}
             None => {
                 self.end_sent = true;
                 self.effects.push_back(Effect::Send(Frame::End { vector: self.local.vector.clone() }));

@@ -261,9 +261,12 @@ impl World {
         if busy {
             return Ok(());
         }
-        let (Some((one, own_a)), Some((two, own_b))) = (self.session(a, b)?, self.session(b, a)?) else {
+        let (Some((mut one, own_a)), Some((two, own_b))) = (self.session(a, b)?, self.session(b, a)?) else {
             return Ok(());
         };
+        if self.rng.chance(500) {
+            one = one.expecting_news();
+        }
         let number = self.next_stream;
         self.next_stream += 1;
         self.streams.insert(

@@ -23,6 +23,7 @@ use super::{
     authors::Authors,
     blocks::{BlockCache, ContentRow, ScanRow},
     digest::statement,
+    index::Index,
     rows::{self, AuthorRow, EntryRow, Reader, RowStamp, Writer},
     tables::{
         ALIAS_CONTENTS, ALIASES, ANNOUNCED, AUDIT_HEADS, CONTENT_ORDINALS, CONTENTS, DEVICES, ENTRIES, FOLDER_ENTRIES,
@@ -33,7 +34,7 @@ use super::{
 use keys::pending_key;
 use larder_protocol::{
     codec,
-    id::{ContentId, DeviceId, LocationId},
+    id::{DeviceId, LocationId},
     log::{Author, Batch},
     planted::{Plant, is_planted},
     record::{Record, Replica, Stamp, WantResult},
@@ -41,9 +42,6 @@ use larder_protocol::{
 };
 use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
 use std::collections::{BTreeMap, HashMap, HashSet};
-
-/// Index rows kept in memory before they are written: bounds what one large commit needs.
-const INDEX_ROWS_CACHED_MAX: usize = 100_000;
 
 type RowTable<'t> = Table<'t, &'static [u8], &'static [u8]>;
 
@@ -65,15 +63,15 @@ pub(in crate::catalog) struct Merge<'t> {
     location_totals: Table<'t, u32, &'static [u8]>,
     folder_numbers: RowTable<'t>,
     folders: Table<'t, u32, &'static [u8]>,
-    content_ordinals: Table<'t, &'static [u8; 12], ()>,
+    content_ordinals: Index<'t, 12>,
     contents: Table<'t, u32, &'static [u8]>,
-    names: Table<'t, &'static [u8; 12], ()>,
+    names: Index<'t, 12>,
     entries: Table<'t, u32, &'static [u8]>,
-    places: Table<'t, &'static [u8; 8], ()>,
+    places: Index<'t, 8>,
     replicas: RowTable<'t>,
     suspicions: RowTable<'t>,
     aliases: RowTable<'t>,
-    alias_contents: Table<'t, &'static [u8; 12], ()>,
+    alias_contents: Index<'t, 12>,
     devices: RowTable<'t>,
     audit_heads: RowTable<'t>,
     locations: RowTable<'t>,
@@ -95,11 +93,6 @@ pub(in crate::catalog) struct Merge<'t> {
     /// The folder that was asked for last: neighbours mostly come together.
     last_folder: (u32, String, Option<u32>),
     known_folder_paths: HashMap<u32, (u32, String)>,
-    /// Folders made in this transaction: none of their names is in the table yet.
-    new_folders: HashSet<u32>,
-    new_names: HashMap<(u32, [u8; 4]), Vec<u32>>,
-    new_contents: HashMap<ContentId, u32>,
-    changed_places: BTreeMap<(u32, u32), bool>,
 }
 
 fn full_stamp(authors: &[Author], stamp: &RowStamp) -> Result<Stamp, CatalogError> {
@@ -143,15 +136,15 @@ impl<'t> Merge<'t> {
             location_totals: txn.open_table(LOCATION_TOTALS)?,
             folder_numbers: txn.open_table(FOLDER_NUMBERS)?,
             folders: txn.open_table(FOLDERS)?,
-            content_ordinals: txn.open_table(CONTENT_ORDINALS)?,
+            content_ordinals: Index::open(txn, CONTENT_ORDINALS)?,
             contents: txn.open_table(CONTENTS)?,
-            names: txn.open_table(NAMES)?,
+            names: Index::open(txn, NAMES)?,
             entries: txn.open_table(ENTRIES)?,
-            places: txn.open_table(PLACES)?,
+            places: Index::open(txn, PLACES)?,
             replicas: txn.open_table(REPLICAS)?,
             suspicions: txn.open_table(SUSPICIONS)?,
             aliases: txn.open_table(ALIASES)?,
-            alias_contents: txn.open_table(ALIAS_CONTENTS)?,
+            alias_contents: Index::open(txn, ALIAS_CONTENTS)?,
             devices: txn.open_table(DEVICES)?,
             audit_heads: txn.open_table(AUDIT_HEADS)?,
             locations: txn.open_table(LOCATIONS)?,
@@ -171,10 +164,6 @@ impl<'t> Merge<'t> {
             known_folders: HashMap::new(),
             last_folder: (0, String::new(), None),
             known_folder_paths: HashMap::new(),
-            new_folders: HashSet::new(),
-            new_names: HashMap::new(),
-            new_contents: HashMap::new(),
-            changed_places: BTreeMap::new(),
         })
     }
 
@@ -400,45 +389,12 @@ impl<'t> Merge<'t> {
         Ok(Some(epoch))
     }
 
-    fn bound_memory(&mut self) -> Result<(), CatalogError> {
-        if self.new_names.len() + self.new_contents.len() + self.changed_places.len() > INDEX_ROWS_CACHED_MAX {
-            self.write_indexes()?;
-        }
-        Ok(())
-    }
-
-    fn write_indexes(&mut self) -> Result<(), CatalogError> {
-        let mut names: Vec<[u8; 12]> = Vec::with_capacity(self.new_names.len());
-        for ((folder, hash), ordinals) in self.new_names.drain() {
-            let mut prefix = [0; 8];
-            prefix[..4].copy_from_slice(&folder.to_be_bytes());
-            prefix[4..].copy_from_slice(&hash);
-            names.extend(ordinals.into_iter().map(|ordinal| index_key(prefix, ordinal)));
-        }
-        names.sort_unstable();
-        for key in &names {
-            self.names.insert(key, ())?;
-        }
-        self.new_folders.clear();
-        let mut contents: Vec<[u8; 12]> =
-            self.new_contents.drain().map(|(id, ordinal)| index_key(content_prefix(&id), ordinal)).collect();
-        contents.sort_unstable();
-        for key in &contents {
-            self.content_ordinals.insert(key, ())?;
-        }
-        for ((content, entry), there) in std::mem::take(&mut self.changed_places) {
-            if there {
-                self.places.insert(&place_key(content, entry), ())?;
-            } else {
-                self.places.remove(&place_key(content, entry))?;
-            }
-        }
-        Ok(())
-    }
-
     /// Writes everything back; call before the commit.
     pub(in crate::catalog) fn finish(mut self) -> Result<(Totals, Changes), CatalogError> {
-        self.write_indexes()?;
+        self.names.flush()?;
+        self.content_ordinals.flush()?;
+        self.places.flush()?;
+        self.alias_contents.flush()?;
         self.entry_rows.flush(&mut self.entries)?;
         self.content_rows.flush(&mut self.contents)?;
         self.scan_rows.flush(&mut self.scans)?;
@@ -461,11 +417,11 @@ impl<'t> Merge<'t> {
             let totals = self.location_totals(number)?;
             (totals.files, totals.bytes) = (0, 0);
         }
-        self.places.retain(|_, ()| false)?;
+        self.places.clear()?;
         self.pending.retain(|_, ()| false)?;
         self.refused.retain(|_, ()| false)?;
         self.announced.retain(|_, _| false)?;
-        self.alias_contents.retain(|_, ()| false)?;
+        self.alias_contents.clear()?;
         for table in [
             &mut self.aliases,
             &mut self.replicas,

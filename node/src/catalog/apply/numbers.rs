@@ -80,7 +80,6 @@ impl Merge<'_> {
         self.folder_numbers.insert(&key[..], rows::close(FOLDER_NUMBERS, &&key[..], &to.0).as_slice())?;
         self.folders.insert(number, rows::close(FOLDERS, &number, &key).as_slice())?;
         self.known_folders.insert(key, number);
-        self.new_folders.insert(number);
         Ok(number)
     }
 
@@ -94,22 +93,10 @@ impl Merge<'_> {
         Ok(known)
     }
 
-    pub(in crate::catalog) fn find_entry(&mut self, folder: u32, name: &str) -> Result<Option<u32>, CatalogError> {
-        let prefix = name_prefix(folder, name);
-        let hash = [prefix[4], prefix[5], prefix[6], prefix[7]];
-        // First those of this commit: a scan state mostly follows its entry.
-        for ordinal in self.new_names.get(&(folder, hash)).cloned().unwrap_or_default() {
-            if self.entry_rows.get(&self.entries, ordinal)?.is_some_and(|row| row.name == name) {
-                return Ok(Some(ordinal));
-            }
-        }
-        let mut candidates = Vec::new();
-        if !self.new_folders.contains(&folder) {
-            for row in self.names.range::<&[u8; 12]>(&index_key(prefix, 0)..=&index_key(prefix, u32::MAX))? {
-                candidates.push(ordinal_of(row?.0.value()));
-            }
-        }
-        for ordinal in candidates {
+    /// The entry ordinal of a name; `prefix` is its [`name_prefix`].
+    pub(in crate::catalog) fn find_entry(&mut self, prefix: [u8; 8], name: &str) -> Result<Option<u32>, CatalogError> {
+        for key in self.names.range(&index_key(prefix, 0), &index_key(prefix, u32::MAX))? {
+            let ordinal = ordinal_of(&key);
             let row = self.entry_rows.get(&self.entries, ordinal)?.ok_or_else(|| CatalogError::damaged("entries-1"))?;
             if row.name == name {
                 return Ok(Some(ordinal));
@@ -133,21 +120,19 @@ impl Merge<'_> {
         };
         let (folder, name) = path.split();
         match self.find_folder(number, folder)? {
-            Some(folder) => self.find_entry(folder, name),
+            Some(folder) => self.find_entry(name_prefix(folder, name), name),
             None => Ok(None),
         }
     }
 
     /// The ordinal of a content; makes one, and notes the first size that is heard.
     pub(in crate::catalog) fn content(&mut self, id: &ContentId, size: Option<u64>) -> Result<u32, CatalogError> {
-        let mut found = self.new_contents.get(id).copied();
-        if found.is_none() {
-            let prefix = content_prefix(id);
-            for row in self.content_ordinals.range::<&[u8; 12]>(&index_key(prefix, 0)..=&index_key(prefix, u32::MAX))? {
-                let ordinal = ordinal_of(row?.0.value());
-                if self.content_rows.get(&self.contents, ordinal)?.is_some_and(|row| row.id == *id) {
-                    found = Some(ordinal);
-                }
+        let prefix = content_prefix(id);
+        let mut found = None;
+        for key in self.content_ordinals.range(&index_key(prefix, 0), &index_key(prefix, u32::MAX))? {
+            let ordinal = ordinal_of(&key);
+            if self.content_rows.get(&self.contents, ordinal)?.is_some_and(|row| row.id == *id) {
+                found = Some(ordinal);
             }
         }
         if let Some(ordinal) = found {
@@ -159,7 +144,7 @@ impl Merge<'_> {
         }
         let ordinal = take_number(&mut self.totals.contents_next, "contents")?;
         self.content_rows.put(&mut self.contents, ordinal, Some(ContentRow { id: *id, size }))?;
-        self.new_contents.insert(*id, ordinal);
+        self.content_ordinals.insert(index_key(prefix, ordinal))?;
         Ok(ordinal)
     }
 

@@ -7,8 +7,8 @@ use super::{
         rows::{self, EntryRow, Reader, RowStamp, RowValue, Writer},
         tables::{ALIASES, REPLICAS},
     },
-    Merge, Stated, alias_key, copy_key, full_stamp, hash_prefix, index_key, join, name_prefix, ordinal_of, place_key,
-    replica_of, take_number,
+    Merge, Stated, alias_key, copy_key, full_stamp, hash_prefix, index_key, join, name_prefix, place_key, replica_of,
+    take_number,
 };
 use larder_protocol::{
     codec,
@@ -21,13 +21,8 @@ use redb::ReadableTable;
 
 impl Merge<'_> {
     pub(in crate::catalog) fn has_copy(&mut self, content: u32) -> Result<bool, CatalogError> {
-        if self.changed_places.range((content, 0)..=(content, u32::MAX)).any(|(_, there)| *there) {
+        if !self.places.range(&place_key(content, 0), &place_key(content, u32::MAX))?.is_empty() {
             return Ok(true);
-        }
-        for row in self.places.range::<&[u8; 8]>(&place_key(content, 0)..=&place_key(content, u32::MAX))? {
-            if !self.changed_places.contains_key(&(content, ordinal_of(row?.0.value()))) {
-                return Ok(true);
-            }
         }
         let (from, until) = (copy_key(content, 0, &[]), copy_key(content, u32::MAX, &[0xff; 33]));
         for row in self.replicas.range(&from[..]..&until[..])? {
@@ -56,15 +51,15 @@ impl Merge<'_> {
         let Some(location) = self.believed(stamp.author, &entry.location, entry.mount_epoch)? else { return Ok(()) };
         let (folder, name) = entry.path.split();
         let folder = self.folder(location, folder)?;
-        let (ordinal, old) = match self.find_entry(folder, name)? {
+        let prefix = name_prefix(folder, name);
+        let (ordinal, old) = match self.find_entry(prefix, name)? {
             Some(ordinal) => {
                 let row = self.entry_rows.get(&self.entries, ordinal)?;
                 (ordinal, row.cloned().ok_or_else(|| CatalogError::damaged("entries-1"))?)
             }
             None => {
                 let ordinal = take_number(&mut self.totals.entries_next, "entries")?;
-                let prefix = name_prefix(folder, name);
-                self.new_names.entry((folder, [prefix[4], prefix[5], prefix[6], prefix[7]])).or_default().push(ordinal);
+                self.names.insert(index_key(prefix, ordinal))?;
                 (ordinal, EntryRow::void(folder, name))
             }
         };
@@ -84,7 +79,7 @@ impl Merge<'_> {
             totals.files = totals.files.saturating_sub(1);
             totals.bytes = totals.bytes.saturating_sub(bytes);
             self.totals.files = self.totals.files.saturating_sub(1);
-            self.changed_places.insert((content, ordinal), false);
+            self.places.remove(&place_key(content, ordinal))?;
             if !self.has_copy(content)? {
                 self.totals.contents = self.totals.contents.saturating_sub(1);
             }
@@ -97,7 +92,7 @@ impl Merge<'_> {
                 if content == fresh || !self.has_copy(content)? {
                     self.totals.contents += 1;
                 }
-                self.changed_places.insert((content, ordinal), true);
+                self.places.insert(place_key(content, ordinal))?;
                 self.totals.files += 1;
                 let totals = self.location_totals(location)?;
                 totals.files += 1;
@@ -112,7 +107,7 @@ impl Merge<'_> {
         }
         self.entry_rows.put(&mut self.entries, ordinal, Some(row))?;
         self.changes.locations.insert(entry.location);
-        self.bound_memory()
+        Ok(())
     }
 
     pub(in crate::catalog) fn replica(
@@ -136,7 +131,7 @@ impl Merge<'_> {
             _ => {}
         }
         self.changes.locations.insert(replica.location);
-        self.bound_memory()
+        Ok(())
     }
 
     pub(in crate::catalog) fn alias(
@@ -164,8 +159,7 @@ impl Merge<'_> {
         let mut to = Writer::default();
         stamp.write(&mut to);
         self.aliases.insert(&key[..], rows::close(ALIASES, &&key[..], &to.0).as_slice())?;
-        self.alias_contents.insert(&index_key(hash_prefix(&alias.sha256), content), ())?;
-        Ok(())
+        self.alias_contents.insert(index_key(hash_prefix(&alias.sha256), content))
     }
 
     /// Notes what this device saw of a file. A path that no statement has named is left out.

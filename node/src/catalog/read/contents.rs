@@ -5,6 +5,7 @@ use super::{
         CatalogError, ResolveError,
         apply::{alias_key, content_prefix, copy_key, hash_prefix, index_key, ordinal_of, place_key},
         blocks::ContentRow,
+        index,
         tables::{ALIAS_CONTENTS, ALIASES, CONTENT_ORDINALS, PLACES, REPLICAS, SUSPICIONS},
     },
     BytesDefinition, Copies, Known, KnownEntry, Snapshot,
@@ -24,8 +25,8 @@ impl Snapshot {
     pub(crate) fn content_ordinal(&self, id: &ContentId) -> Result<Option<u32>, CatalogError> {
         let prefix = content_prefix(id);
         let table = self.txn.open_table(CONTENT_ORDINALS)?;
-        for row in table.range::<&[u8; 12]>(&index_key(prefix, 0)..=&index_key(prefix, u32::MAX))? {
-            let ordinal = ordinal_of(row?.0.value());
+        for key in index::range(CONTENT_ORDINALS, &table, &index_key(prefix, 0), &index_key(prefix, u32::MAX))? {
+            let ordinal = ordinal_of(&key);
             if self.content_row(ordinal)?.id == *id {
                 return Ok(Some(ordinal));
             }
@@ -51,9 +52,8 @@ impl Snapshot {
         let (from, until) = (index_key(bound('0'), 0), index_key(bound('f'), u32::MAX));
         let table = self.txn.open_table(CONTENT_ORDINALS).map_err(CatalogError::from)?;
         let mut found = Vec::new();
-        for row in table.range::<&[u8; 12]>(&from..=&until).map_err(CatalogError::from)? {
-            let ordinal = ordinal_of(row.map_err(CatalogError::from)?.0.value());
-            let id = self.content_row(ordinal)?.id;
+        for key in index::range(CONTENT_ORDINALS, &table, &from, &until)? {
+            let id = self.content_row(ordinal_of(&key))?.id;
             if id.to_string().starts_with(&prefix) {
                 found.push(id);
                 if found.len() == SHOWN_MAX {
@@ -77,8 +77,8 @@ impl Snapshot {
         let aliases = self.bytes(ALIASES)?;
         let mut contents = Vec::new();
         let table = self.txn.open_table(ALIAS_CONTENTS)?;
-        for row in table.range::<&[u8; 12]>(&index_key(prefix, 0)..=&index_key(prefix, u32::MAX))? {
-            let content = ordinal_of(row?.0.value());
+        for key in index::range(ALIAS_CONTENTS, &table, &index_key(prefix, 0), &index_key(prefix, u32::MAX))? {
+            let content = ordinal_of(&key);
             if aliases.get(&alias_key(content, sha256)[..])?.is_some() {
                 contents.push(self.content_row(content)?.id);
             }
@@ -114,8 +114,8 @@ impl Snapshot {
         let Some(size) = self.content_row(content)?.size else { return Ok(None) };
         let mut entries = Vec::new();
         let places = self.txn.open_table(PLACES)?;
-        for row in places.range::<&[u8; 8]>(&place_key(content, 0)..=&place_key(content, u32::MAX))? {
-            let entry = self.entry_at(ordinal_of(row?.0.value()))?;
+        for key in index::range(PLACES, &places, &place_key(content, 0), &place_key(content, u32::MAX))? {
+            let entry = self.entry_at(ordinal_of(&key))?;
             entries.push(entry.ok_or_else(|| CatalogError::damaged("entries-1"))?);
         }
         // Numbers differ from device to device; what readers see does not.

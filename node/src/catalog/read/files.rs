@@ -4,6 +4,7 @@ use super::{
     super::{
         CatalogError, ScanState,
         apply::{decode_folder, folder_key, index_key, join, name_prefix, ordinal_of},
+        index,
         rows::{self, EntryRow, Reader, RowStamp, RowValue},
         tables::{FOLDER_NUMBERS, FOLDERS, NAMES},
     },
@@ -100,10 +101,9 @@ impl Snapshot {
         let Some(row) = folders.get(&key[..])? else { return Ok(None) };
         let folder = Reader::new(rows::open(FOLDER_NUMBERS, &&key[..], row.value())?, "folder-numbers-1").small()?;
         let prefix = name_prefix(folder, name);
-        for row in
-            self.txn.open_table(NAMES)?.range::<&[u8; 12]>(&index_key(prefix, 0)..=&index_key(prefix, u32::MAX))?
-        {
-            let ordinal = ordinal_of(row?.0.value());
+        let names = self.txn.open_table(NAMES)?;
+        for key in index::range(NAMES, &names, &index_key(prefix, 0), &index_key(prefix, u32::MAX))? {
+            let ordinal = ordinal_of(&key);
             if self.recent_entries.get(&self.entries, ordinal)?.is_some_and(|row| row.name == name) {
                 return Ok(Some(ordinal));
             }
@@ -206,8 +206,8 @@ impl Snapshot {
                 let mut prefix = [0; 8];
                 prefix[..4].copy_from_slice(&folder.to_be_bytes());
                 let end = index_key((u64::from(folder) << 32 | 0xffff_ffff).to_be_bytes(), u32::MAX);
-                for row in names.range::<&[u8; 12]>(&index_key(prefix, 0)..=&end)? {
-                    let ordinal = ordinal_of(row?.0.value());
+                for key in index::range(NAMES, &names, &index_key(prefix, 0), &end)? {
+                    let ordinal = ordinal_of(&key);
                     let row = self.recent_entries.with(&self.entries, ordinal, |row| {
                         let is_file = matches!(row.value, RowValue::File { .. });
                         is_file.then(|| Ok::<_, CatalogError>((join(&path, &row.name)?, Said::of(row), ordinal)))

@@ -49,6 +49,13 @@ impl Tokens {
                 return Ok(access.clone());
             }
         }
+        // Another storage of the same profile may have renewed it: one at a time, each with the newest.
+        let shared = state.credential.shared();
+        let _turn = match &shared {
+            Some(shared) => Some(shared.turn().lock().await),
+            None => None,
+        };
+        state.credential.refresh();
         let Some(refresh) = state.credential.get("refresh_token").map(str::to_owned) else {
             return Err(needs_login(&self.service, "no login yet"));
         };

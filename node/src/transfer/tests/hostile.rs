@@ -484,7 +484,7 @@ fn blobs_beyond_the_quota_are_streamed() {
         out
     };
     let whole = answer();
-    let _all = quota.whole(16 << 20).unwrap();
+    let _all = quota.whole(8 << 20).unwrap();
     assert!(quota.whole(1).is_none());
     assert_eq!(answer(), whole);
     assert_eq!(fs::read_dir(dir.path().join("outboards")).unwrap().count(), 0, "nothing is kept of small blobs");

@@ -5,13 +5,14 @@ use super::{
     door::{Door, WAITING_MAX},
     not_connected,
     pace::{Pace, TICK},
+    quota::Room,
 };
 use crate::{
     keys::tls,
     transfer::{
-        ALPN, PIECE_BYTES, PlaneError,
+        ALPN, PIECE_BYTES, PIECE_CAPACITY, PlaneError,
         serve::{At, ServeError},
-        wire::{self, REQUEST_BYTES_MAX, Refusal, Refused},
+        wire::{REQUEST_BYTES_MAX, Refusal, Refused},
     },
 };
 use bytes::Bytes;
@@ -332,22 +333,26 @@ async fn serve_stream(
     answers: Arc<Semaphore>,
     quota: Arc<Quota>,
 ) -> io::Result<()> {
+    // A member that takes nothing waits for itself, before its request takes memory; and whoever hangs up waits for nothing.
+    let own_place = tokio::select! {
+        place = quota.answer() => place,
+        _ = send.stopped() => return Ok(()),
+    };
+    let Some(_own_place) = own_place else { return Ok(()) };
     let request = timeout(common.handshake(), recv.read_to_end(REQUEST_BYTES_MAX)).await?;
-    let Ok(wanted) = request.map_err(io::Error::other).and_then(|bytes| wire::decode(&bytes)) else {
+    let Ok(wanted) = request.map_err(io::Error::other).and_then(|bytes| quota.decode(&bytes)) else {
         let _ = send.reset(VarInt::from_u32(Refusal::Internal.code()));
         return Ok(());
     };
-    // A member that takes nothing waits for itself; and whoever hangs up waits for nothing.
-    let places = async { Some((quota.answer().await?, answers.acquire().await.ok()?)) };
-    let places = tokio::select! {
-        places = places => places,
+    let place = tokio::select! {
+        place = answers.acquire() => place,
         _ = send.stopped() => return Ok(()),
     };
-    let Some(_places) = places else { return Ok(()) };
+    let Ok(_place) = place else { return Ok(()) };
     let (pieces, mut receiver) = mpsc::channel(PIECES_MAX);
     let stall = common.stall;
     let encoding = tokio::task::spawn_blocking(move || {
-        let mut out = PieceWriter { pieces, pending: Vec::with_capacity(PIECE_BYTES) };
+        let mut out = PieceWriter { runtime: common.runtime.clone(), quota: quota.clone(), pieces, pending: None };
         let end = common.server.respond(&device, &wanted, &quota, &mut out);
         if matches!(end, Err(ServeError::Refused(_, At::Later))) {
             let _ = out.flush();
@@ -381,24 +386,57 @@ async fn write(send: &mut SendStream, piece: Bytes, pace: &mut Pace) -> io::Resu
 
 /// Gathers what is encoded into large pieces for the side that sends.
 struct PieceWriter {
+    runtime: tokio::runtime::Handle,
+    quota: Arc<Quota>,
     pieces: mpsc::Sender<Bytes>,
-    pending: Vec<u8>,
+    pending: Option<Piece>,
+}
+
+/// A piece of an answer, which takes room until QUIC has delivered it.
+struct Piece {
+    bytes: Vec<u8>,
+    _room: Room,
+}
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl PieceWriter {
+    /// The piece that is being filled; a new one waits for room.
+    fn pending(&mut self) -> io::Result<&mut Piece> {
+        let piece = match self.pending.take() {
+            Some(piece) => piece,
+            None => {
+                let room = self.runtime.block_on(async {
+                    tokio::select! {
+                        room = self.quota.room(PIECE_CAPACITY) => room,
+                        () = self.pieces.closed() => None,
+                    }
+                });
+                Piece { _room: room.ok_or(io::ErrorKind::BrokenPipe)?, bytes: Vec::with_capacity(PIECE_CAPACITY) }
+            }
+        };
+        Ok(self.pending.insert(piece))
+    }
 }
 
 impl Write for PieceWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.pending.extend_from_slice(bytes);
-        if self.pending.len() >= PIECE_BYTES {
+        // What does not fit would make the piece grow beyond its room.
+        let piece = self.pending()?;
+        let taken = bytes.len().min(PIECE_CAPACITY.saturating_sub(piece.bytes.len()));
+        piece.bytes.extend_from_slice(&bytes[..taken]);
+        if piece.bytes.len() >= PIECE_BYTES {
             self.flush()?;
         }
-        Ok(bytes.len())
+        Ok(taken)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        if self.pending.is_empty() {
-            return Ok(());
-        }
-        let piece = std::mem::replace(&mut self.pending, Vec::with_capacity(PIECE_BYTES + 64 * 1024));
-        self.pieces.blocking_send(piece.into()).map_err(|_| io::ErrorKind::BrokenPipe.into())
+        let Some(piece) = self.pending.take() else { return Ok(()) };
+        self.pieces.blocking_send(Bytes::from_owner(piece)).map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 }

@@ -12,9 +12,9 @@ use super::{
 use crate::{
     keys::tls,
     transfer::{
-        ALPN, PIECE_BYTES, PlaneError,
+        ALPN, PIECE_BYTES, PIECE_CAPACITY, PlaneError,
         serve::ServeError,
-        wire::{self, REQUEST_BYTES_MAX, Refusal, Refused},
+        wire::{REQUEST_BYTES_MAX, Refusal, Refused},
     },
 };
 use larder_protocol::id::DeviceId;
@@ -387,12 +387,15 @@ fn serve(
         if len > REQUEST_BYTES_MAX {
             return write_error(&mut stream, Refusal::Limit);
         }
+        // The member waits for itself before its request takes memory.
+        let room = async { Some((quota.answer().await?, quota.room(PIECE_CAPACITY + TLS_BUFFER_BYTES).await?)) };
+        let Some(_place) = common.runtime.block_on(room) else { return Ok(()) };
+        stream.sock.pace(Pace::deadline(common.handshake()));
         let mut request = vec![0; len];
         stream.read_exact(&mut request)?;
-        let Ok(wanted) = wire::decode(&request) else { return write_error(&mut stream, Refusal::Internal) };
+        let Ok(wanted) = quota.decode(&request) else { return write_error(&mut stream, Refusal::Internal) };
         stream.sock.pace(Pace::steady(common.stall));
-        let Some(_place) = common.runtime.block_on(quota.answer()) else { return Ok(()) };
-        let mut out = PieceWriter { stream: &mut stream, pending: Vec::with_capacity(PIECE_BYTES + 64 * 1024) };
+        let mut out = PieceWriter { stream: &mut stream, pending: Vec::with_capacity(PIECE_CAPACITY) };
         match common.server.respond(&device, &wanted, &quota, &mut out) {
             Ok(()) => {
                 out.flush()?;

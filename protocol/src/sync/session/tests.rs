@@ -91,7 +91,10 @@ struct End {
 
 impl End {
     fn new(side: usize, store: &Store) -> Self {
-        let mut session = Session::new(store.local());
+        Self::start(side, Session::new(store.local()))
+    }
+
+    fn start(side: usize, mut session: Session) -> Self {
         session.start(now(0));
         let (owed, wire) = Default::default();
         Self { side, session, owed, wire, batches_taken: 0, batches_committed: 0, bytes: 0 }
@@ -168,7 +171,15 @@ fn drain(ends: &mut [End; 2]) {
 /// Runs a session between two stores and breaks it off after so many frames; gives the bytes that both sent when both
 /// finished.
 fn run(stores: &mut [Store; 2], break_after: usize, load: u64) -> Option<usize> {
-    let mut ends = [0, 1].map(|side| End::new(side, &stores[side]));
+    run_expecting(stores, [false; 2], break_after, load)
+}
+
+/// The same, where some end sends its summary at once.
+fn run_expecting(stores: &mut [Store; 2], news: [bool; 2], break_after: usize, load: u64) -> Option<usize> {
+    let mut ends = [0, 1].map(|side| {
+        let session = Session::new(stores[side].local());
+        End::start(side, if news[side] { session.expecting_news() } else { session })
+    });
     let mut frames = 0;
     loop {
         let mut moved = false;
@@ -196,7 +207,13 @@ fn run(stores: &mut [Store; 2], break_after: usize, load: u64) -> Option<usize> 
 
 /// Runs several sessions between two stores at once, whose frames and answers come whenever `schedule` says so.
 fn interleave(stores: &mut [Store; 2], sessions: usize, load: u64, schedule: &[u8]) {
-    let mut all: Vec<[End; 2]> = (0..sessions).map(|_| [0, 1].map(|side| End::new(side, &stores[side]))).collect();
+    let mut all: Vec<[End; 2]> = (0..sessions)
+        .map(|number| {
+            let one = Session::new(stores[0].local());
+            let one = if number % 2 == 0 { one.expecting_news() } else { one };
+            [End::start(0, one), End::new(1, &stores[1])]
+        })
+        .collect();
     let mut quiet = 0;
     for choice in schedule.iter().copied().map(usize::from).chain(0..) {
         let ends = &mut all[choice / 4 % sessions];
@@ -245,10 +262,13 @@ fn build(map: &BTreeMap<u8, (u64, u64)>) -> Store {
 
 proptest! {
     #[test]
-    fn two_stores_converge_whatever_breaks(a in store(), b in store(), breaks in prop::collection::vec(0usize..20, 0..4), load in 1u64..5) {
-        let mut stores = [build(&a), build(&b)];
-        for break_after in breaks {
-            run(&mut stores, break_after, load);
+    fn two_stores_converge_whatever_breaks(
+        a in store(), b in store(), breaks in prop::collection::vec((0usize..20, any::<[bool; 2]>()), 0..4),
+        load in 1u64..5, ops in (0u64..3, 0u64..3),
+    ) {
+        let mut stores = [build(&a).knowing(0..ops.0), build(&b).knowing(20..20 + ops.1)];
+        for (break_after, news) in breaks {
+            run_expecting(&mut stores, news, break_after, load);
         }
         // The second session accounts for what only one side held.
         for _ in 0..2 {
@@ -379,6 +399,25 @@ fn hostile_frame() -> impl Strategy<Value = Frame> {
             .prop_map(|(ops, last)| Frame::MembershipOps { ops: List::truncated(ops.iter().map(membership_op)), last }),
         Just(Frame::Hello { group: GROUP, epoch: None, catalog: [7; 32], membership: [0; 32] }),
     ]
+}
+
+/// Who asks has what it lacks after one round trip: what it says first is all that the other end must know.
+#[test]
+fn who_expects_news_has_them_after_one_round_trip() {
+    let mut stores = [Store::default(), build(&BTreeMap::from([(1, (30, 0))]))];
+    let mut ends = [End::start(0, Session::new(stores[0].local()).expecting_news()), End::new(1, &stores[1])];
+    for side in [1, 0] {
+        drain(&mut ends);
+        for _ in 0..ends[side].wire.len() {
+            ends[side].hear();
+            drain(&mut ends);
+            while !ends[side].owed.is_empty() {
+                ends[side].settle(&mut stores[side], 30);
+                drain(&mut ends);
+            }
+        }
+    }
+    assert_eq!(Store::get(&stores[0].stored, 1), 30);
 }
 
 #[test]

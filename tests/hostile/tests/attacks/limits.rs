@@ -1,7 +1,7 @@
 //! Slow and idle connections, and members that say too much: what they may take up, and that all of it is given back.
 
 use crate::scene::{self, GROWTH_MAX, Memory, Scene, descriptors, long_seconds, report};
-use larder_tests::{Settings, data, json};
+use larder_tests::{Settings, cluster, data, json};
 use serde_json::json;
 use std::{
     io::Write,
@@ -86,4 +86,14 @@ fn a_flood_of_statements_ends_at_the_quota() {
     scene.is_unharmed();
     println!("grown by {} KiB, {seen}", memory.growth() >> 10);
     assert!(memory.growth() <= GROWTH_MAX);
+
+    // A restart gives it no new share.
+    scene.victim.down();
+    scene.victim.up();
+    cluster::all_online(&[scene.victim.clone(), scene.friend.clone()]);
+    scene.is_unharmed();
+    let digest = |scene: &Scene| scene.victim.object(["status"])["catalog_digest"].clone();
+    let before = digest(&scene);
+    report("flood", scene.attack("flood", true, json!({})));
+    assert_eq!(digest(&scene), before, "more of it was taken");
 }

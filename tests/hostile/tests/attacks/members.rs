@@ -43,7 +43,6 @@ const ATTACKS: [&str; 21] = [
 ];
 
 #[test]
-#[ignore = "open: the memory that two attacks take varies around the limit; tests/assurance hostile runs it"]
 fn a_member_that_turns_harms_nobody() {
     let mut scene = Scene::new();
     scene.goes_on();
@@ -121,5 +120,6 @@ fn who_signs_two_histories_is_named() {
     let status = scene.victim.object(["status"]);
     let named = |peer: &&serde_json::Value| peer["trouble"]["last"].as_str().is_some_and(|last| last.contains("two"));
     assert!(json::list(&status, "peers").iter().any(|peer| named(&peer)), "{status:#}");
+    scene.is_unharmed();
     assert!(memory.growth() <= GROWTH_MAX);
 }
