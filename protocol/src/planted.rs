@@ -59,6 +59,10 @@ plants! {
     ChainIsNotChecked = "chain-not-checked",
     /// A device does not vouch for what comes back to it of its own log.
     OwnLogIsNotVouchedFor = "own-log-not-vouched-for",
+    /// A husk is taken although no checkpoint lets it go.
+    HuskIsTakenUnproven = "husk-taken-unproven",
+    /// What still counts in batches that a checkpoint lets go is not said again.
+    LivingIsLetGo = "living-let-go",
 }
 
 #[cfg(feature = "planted-bugs")]

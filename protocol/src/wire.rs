@@ -43,7 +43,7 @@ macro_rules! types {
 
 /// Every wire type. Fuzz targets name them by their position: new ones go to the end.
 pub const TYPES: &[WireType] = types![
-    log::Batch,
+    log::Header,
     log::SignedBatch,
     log::SealedBatch,
     log::VersionVector,
@@ -78,6 +78,9 @@ pub const TYPES: &[WireType] = types![
     record::Alias,
     record::FolderEntry,
     record::AuditHead,
+    log::Ops,
+    log::SignedHeader,
+    record::Checkpoint,
 ];
 
 /// The type of this name.

@@ -49,7 +49,7 @@ impl Node {
     }
 
     fn hold(&mut self, sealed: SealedBatch) {
-        let batch = sealed.open(&LOG_KEY).unwrap().verify(&self.members.group()).unwrap();
+        let batch = sealed.open_whole(&LOG_KEY).unwrap().verify(&self.members.group()).unwrap();
         let stored = self.stored.entry(batch.author).or_default();
         assert_eq!(batch.first_seq, *stored, "contiguous");
         *stored = batch.next_seq();
@@ -182,7 +182,7 @@ fn an_old_device_carries_records_of_later_kinds_between_new_ones() {
     assert_eq!(other.batches, new.batches, "the very bytes that were sealed");
     assert_eq!(other.accounted, new.accounted);
     let bodies = |node: &Node| -> Vec<Vec<u8>> {
-        let open = |batch: &SealedBatch| batch.open(&LOG_KEY).unwrap().decode().unwrap();
+        let open = |batch: &SealedBatch| batch.open_whole(&LOG_KEY).unwrap().decode().unwrap();
         node.batches.values().map(|batch| open(batch).ops[0].body.to_vec()).collect()
     };
     assert_eq!(bodies(&other)[1], b"\xff what only a later version reads \x00");

@@ -74,6 +74,8 @@ faults! {
     Unplug = "unplug" in "places",
     /// A member's role changes, and not everybody hears of it at once.
     Roles = "roles" in "places",
+    /// Devices let go what is superseded, and compact their logs.
+    Compact = "compact" in "places",
     /// A member signs two histories and shows each to another part of the group.
     Equivocate = "equivocate" in "hostile",
     /// A member claims what it does not give.
@@ -88,6 +90,8 @@ faults! {
     FalseClaim = "false-claim" in "hostile",
     /// A member falls silent in the middle of a session.
     Stall = "stall" in "hostile",
+    /// A member passes only headers on of batches that still count.
+    Strip = "strip" in "hostile",
 }
 
 /// Some classes of faults.

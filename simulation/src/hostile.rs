@@ -11,7 +11,7 @@ use crate::{
 use larder_node::catalog::Identity;
 use larder_protocol::{
     bounded::{Bytes, List},
-    log::{Author, Batch, Gap, Op, SealedBatch, SignedBatch, VersionVector, batch_hash, genesis_hash},
+    log::{Author, Batch, Gap, Op, Opened, SealedBatch, SignedBatch, VersionVector, batch_hash, genesis_hash},
     record::Record,
     sync::{Gossip, Input, Local},
     time::{Hlc, Timestamp},
@@ -168,13 +168,22 @@ impl Hostile {
     }
 
     /// Gives batches of a gap; of what it only claims, something that the peer has already.
-    pub(crate) fn load(&self, gap: &Gap, peer: usize) -> Input {
+    pub(crate) fn load(&self, gap: &Gap, peer: usize, faults: Faults, rng: &mut Rng, fired: &mut Fired) -> Input {
         let log = self.shown(&gap.author, peer);
-        let batches: Vec<SealedBatch> = log
+        let mut batches: Vec<SealedBatch> = log
             .iter()
             .filter(|stored| stored.next > gap.from && stored.first < gap.until)
             .map(|stored| stored.sealed.clone())
             .collect();
+        if faults.has(Fault::Strip) && !batches.is_empty() && rng.chance(150) {
+            let at = rng.index(batches.len());
+            if let Ok(signed) = batches[at].open_whole(&LOG_KEY) {
+                fired.note(Fault::Strip);
+                let mut nonce = [0; 24];
+                nonce.copy_from_slice(&blake3::hash(&signed.header.bytes).as_bytes()[..24]);
+                batches[at] = signed.header.pack().seal(EPOCH, &LOG_KEY, nonce);
+            }
+        }
         match (batches.is_empty(), self.logs.values().find_map(|log| log.first())) {
             (true, Some(old)) => Input::Loaded { batches: vec![old.sealed.clone()], next_seq: gap.until },
             (true, None) => Input::Loaded { batches, next_seq: gap.from },
@@ -185,16 +194,15 @@ impl Hostile {
     /// Takes what others say, so that it can pass it on, or not.
     pub(crate) fn take(&mut self, batches: &[SealedBatch]) {
         for sealed in batches {
-            let Ok(signed) = sealed.open(&LOG_KEY) else { continue };
-            let Ok(batch) = signed.verify(&GROUP) else { continue };
-            let log = self.logs.entry(batch.author).or_default();
-            if batch.author != self.own && end(log) == batch.first_seq {
-                log.push(Stored {
-                    first: batch.first_seq,
-                    next: batch.next_seq(),
-                    chain: batch_hash(&signed),
-                    sealed: sealed.clone(),
-                });
+            let Ok(opened) = sealed.open(&LOG_KEY) else { continue };
+            let header = match opened {
+                Opened::Whole(signed) => signed.header,
+                Opened::Husk(header) => header,
+            };
+            let (chain, Ok(header)) = (header.hash(), header.verify(&GROUP)) else { continue };
+            let log = self.logs.entry(header.author).or_default();
+            if header.author != self.own && end(log) == header.first_seq {
+                log.push(Stored { first: header.first_seq, next: header.next_seq(), chain, sealed: sealed.clone() });
             }
         }
     }

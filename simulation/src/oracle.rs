@@ -1,7 +1,7 @@
 //! What must hold, judged from outside the nodes.
 
 use crate::{
-    truth::{Reference, Roles, Truth, setting_body},
+    truth::{Reference, Roles, Truth, header, setting_body},
     workload::{Place, body_of, setting_name},
 };
 use larder_node::catalog::{Catalog, CatalogError, Digest, Snapshot, Summary};
@@ -150,7 +150,19 @@ pub(crate) fn log_of(read: &Snapshot, author: &Author, stored: u64) -> Result<Ve
     if stored == 0 {
         return Ok(Vec::new());
     }
-    Ok(read.load(&Gap { author: *author, from: 0, until: stored }, usize::MAX)?.0)
+    let (mut log, mut from) = (Vec::new(), 0);
+    while from < stored {
+        let (mut batches, next) = read.load(&Gap { author: *author, from, until: stored }, usize::MAX)?;
+        if next <= from {
+            break;
+        }
+        // Checkpoints that stand ahead of their place.
+        let first = |sealed: &SealedBatch| header(sealed).map_or(0, |header| header.first_seq);
+        let ahead = batches.windows(2).filter(|pair| first(&pair[0]) > first(&pair[1])).count();
+        log.extend(batches.split_off(ahead));
+        from = next;
+    }
+    Ok(log)
 }
 
 /// Every log is an unbroken chain of what its author signed, and the rows are what the merge rules make of the logs.
@@ -166,7 +178,7 @@ pub(crate) fn rows_follow_from_logs(
     let mut reference = Reference::default();
     let ends: BTreeMap<Author, (u64, [u8; 32])> =
         view.summary.tips.iter().map(|(author, tip)| (*author, (view.stored(author), *tip))).collect();
-    let mut logs = Vec::new();
+    let (mut logs, mut lineages, mut chains) = (Vec::new(), BTreeMap::new(), Vec::new());
     for author in view.authors() {
         let log = log_of(&read, author, view.stored(author))?;
         let first = log.first().and_then(|sealed| truth.get(sealed)).map_or(0, |known| known.batch.first_seq);
@@ -178,11 +190,28 @@ pub(crate) fn rows_follow_from_logs(
         let stored = view.stored(author);
         let chain = truth.chain(author, log, &ends);
         let (chain, parent) = chain.map_err(|Broken(what)| Broken(format!("node {node}: {what}")))?;
-        if !log.is_empty() && chain.last().map_or(0, |last| last.batch.next_seq()) < stored {
+        if !log.is_empty() && chain.last().map_or(0, |last| last.0.batch.next_seq()) < stored {
             return Err(Broken(format!("node {node} counts {stored} operations of {author} and has fewer")).into());
         }
-        let waiting = view.summary.waiting.get(author).copied().unwrap_or(0);
-        reference.merge(*author, parent, &chain, stored.saturating_sub(waiting), roles);
+        let mut lineage = vec![*author];
+        lineage.extend(parent.and_then(|parent| lineages.get(&parent)).into_iter().flatten().copied());
+        reference.let_go(&lineage, &chain);
+        lineages.insert(*author, lineage);
+        chains.push((*author, parent, chain));
+    }
+    for (author, parent, chain) in chains {
+        let accounted = view.summary.vector.get(&author);
+        for (known, _) in chain.iter().filter(|(known, husk)| *husk && known.batch.first_seq < accounted) {
+            if !reference.proves(&author, known) {
+                let seq = known.batch.first_seq;
+                return Err(Broken(format!(
+                    "node {node} accounts for {author} at {seq}, of which it has only a header"
+                ))
+                .into());
+            }
+        }
+        let waiting = view.summary.waiting.get(&author).copied().unwrap_or(0);
+        reference.merge(author, parent, &chain, view.stored(&author).saturating_sub(waiting), roles);
     }
     for place in places {
         for path in Place::paths() {

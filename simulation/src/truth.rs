@@ -4,9 +4,9 @@ use crate::oracle::Broken;
 use larder_protocol::{
     codec,
     id::{DeviceId, EpochId, GroupId, LocationId},
-    log::{Author, Batch, SealedBatch, batch_hash, genesis_hash},
+    log::{Author, Batch, Header, Opened, SealedBatch, batch_hash, genesis_hash},
     path::RelPath,
-    record::{Record, Stamp},
+    record::{Checkpoint, Dead, Record, Stamp, lasts},
     time::{FUTURE_MS_MAX, Timestamp},
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +17,7 @@ pub(crate) const LOG_KEY: [u8; 32] = [3; 32];
 /// Kind of an entry.
 pub(crate) const ENTRY: u16 = 5;
 const PROFILE: u16 = 3;
+const CHECKPOINT: u16 = 11;
 
 /// A batch as it was signed.
 #[derive(Debug)]
@@ -25,9 +26,27 @@ pub(crate) struct Known {
     pub(crate) chain: [u8; 32],
 }
 
+/// The batches of a log, and whether each is only a husk.
+pub(crate) type Chain<'a> = Vec<(&'a Known, bool)>;
+
 /// Name of a sealed batch; the same batch seals to the same bytes.
 pub(crate) fn name(sealed: &SealedBatch) -> [u8; 32] {
     *blake3::hash(&sealed.sealed).as_bytes()
+}
+
+/// The checkpoint that a batch is.
+fn checkpoint_in(batch: &Batch) -> Option<Checkpoint> {
+    let [op] = &batch.ops[..] else { return None };
+    let checkpoint = (op.kind == CHECKPOINT).then(|| codec::decode::<Checkpoint>(&op.body).ok()).flatten()?;
+    (checkpoint.end() <= batch.first_seq).then_some(checkpoint)
+}
+
+/// The header of a batch or husk.
+pub(crate) fn header(sealed: &SealedBatch) -> Option<Header> {
+    match sealed.open(&LOG_KEY).ok()? {
+        Opened::Whole(signed) => signed.header.decode().ok(),
+        Opened::Husk(header) => header.decode().ok(),
+    }
 }
 
 /// Who was made a reader: from which operation on entries of a device are refused.
@@ -58,6 +77,8 @@ impl larder_node::catalog::Permits for Roles {
 #[derive(Debug, Default)]
 pub(crate) struct Truth {
     batches: BTreeMap<[u8; 32], Known>,
+    /// By their hash, which husks have too.
+    by_hash: BTreeMap<[u8; 32], [u8; 32]>,
     /// The first batch that was signed for a place of a log.
     places: BTreeMap<(Author, u64), (u64, [u8; 32])>,
     /// The greatest count that was ever signed, or may have been when the power went.
@@ -69,6 +90,8 @@ pub(crate) struct Truth {
     names: BTreeMap<Author, Author>,
     /// Batches whose place another one had taken.
     others: BTreeSet<[u8; 32]>,
+    /// What checkpoints of each author let go.
+    let_go: BTreeMap<Author, Dead>,
     /// The greatest reading of all.
     latest_ms: u64,
 }
@@ -82,10 +105,11 @@ impl Truth {
 
     /// Notes a batch that nobody else can have seen yet, and that may be withdrawn.
     pub(crate) fn learn_unsaid(&mut self, sealed: &SealedBatch) -> Result<(), Broken> {
-        let signed = sealed.open(&LOG_KEY).map_err(|error| Broken(error.to_string()))?;
+        let signed = sealed.open_whole(&LOG_KEY).map_err(|error| Broken(error.to_string()))?;
         let batch = signed.verify(&GROUP).map_err(|error| Broken(error.to_string()))?;
         self.attempt(batch.author, batch.next_seq());
         let chain = batch_hash(&signed);
+        self.by_hash.insert(chain, name(sealed));
         self.names.insert(Author::split(batch.author.device, &chain), batch.author);
         self.batches.entry(name(sealed)).or_insert(Known { chain, batch });
         Ok(())
@@ -105,7 +129,7 @@ impl Truth {
         if self.is_said(sealed) {
             return Ok(false);
         }
-        let signed = sealed.open(&LOG_KEY).map_err(|error| Broken(error.to_string()))?;
+        let signed = sealed.open_whole(&LOG_KEY).map_err(|error| Broken(error.to_string()))?;
         let batch = signed.verify(&GROUP).map_err(|error| Broken(error.to_string()))?;
         let (author, first, next) = (batch.author, batch.first_seq, batch.next_seq());
         let before = self.places.range(..=(author, first)).next_back();
@@ -118,6 +142,9 @@ impl Truth {
             self.places.insert((author, first), (next, name));
         }
         self.attempt(author, next);
+        if let Some(checkpoint) = checkpoint_in(&batch) {
+            self.let_go.entry(author).or_default().add(&checkpoint);
+        }
         let soon_ms = u64::try_from(true_now.as_millis()).unwrap_or(0) + FUTURE_MS_MAX / 2;
         for (seq, op) in (first..).zip(batch.ops.iter()) {
             self.latest_ms = self.latest_ms.max(op.hlc.millis());
@@ -126,6 +153,7 @@ impl Truth {
             }
         }
         let chain = batch_hash(&signed);
+        self.by_hash.insert(chain, name);
         self.names.insert(Author::split(batch.author.device, &chain), batch.author);
         self.batches.insert(name, Known { chain, batch });
         Ok(true)
@@ -190,23 +218,35 @@ impl Truth {
     /// The first operation below `stored` that is from the future at a wall clock.
     pub(crate) fn first_future(&self, author: &Author, stored: u64, wall: Timestamp) -> Option<u64> {
         let limit = u64::try_from(wall.as_millis()).unwrap_or(0) + FUTURE_MS_MAX;
-        let ahead = self.ahead.get(&self.signer(author))?;
-        ahead.range(..stored).find(|(_, ms)| **ms > limit).map(|(seq, _)| *seq)
+        let signer = self.signer(author);
+        // What its author let go says nothing, and does not wait either where only its header is.
+        let counts = |seq: u64| self.let_go.get(&signer).is_none_or(|dead| !dead.contains(seq));
+        let ahead = self.ahead.get(&signer)?;
+        ahead.range(..stored).find(|(seq, ms)| **ms > limit && counts(**seq)).map(|(seq, _)| *seq)
     }
 
-    /// A batch that was signed.
+    /// A batch that was signed, also of its husk.
     pub(crate) fn get(&self, sealed: &SealedBatch) -> Option<&Known> {
-        self.batches.get(&name(sealed))
+        let known = self.batches.get(&name(sealed));
+        known.or_else(|| match sealed.open(&LOG_KEY).ok()? {
+            Opened::Husk(header) => self.batches.get(self.by_hash.get(&header.hash())?),
+            Opened::Whole(_) => None,
+        })
+    }
+
+    /// Whether only the header of a batch is left.
+    pub(crate) fn is_husk(&self, sealed: &SealedBatch) -> bool {
+        !self.batches.contains_key(&name(sealed)) && matches!(sealed.open(&LOG_KEY), Ok(Opened::Husk(_)))
     }
 
     /// Checks that a log is an unbroken chain of batches that were signed, and that one of several histories goes on from
-    /// one of the `others`; gives its batches, and which of the others.
+    /// one of the `others`; gives its batches and whether they are husks, and which of the others.
     pub(crate) fn chain(
         &self,
         author: &Author,
         log: &[SealedBatch],
         others: &BTreeMap<Author, (u64, [u8; 32])>,
-    ) -> Result<(Vec<&Known>, Option<Author>), Broken> {
+    ) -> Result<(Chain<'_>, Option<Author>), Broken> {
         let signer = self.signer(author);
         let (mut seq, mut previous, mut chain) = (0, genesis_hash(&GROUP, &signer), Vec::new());
         let mut parent = None;
@@ -230,7 +270,7 @@ impl Truth {
                 return Err(Broken(format!("{author}: the batch at {seq} does not continue the log")));
             }
             (seq, previous) = (known.batch.next_seq(), known.chain);
-            chain.push(known);
+            chain.push((known, self.is_husk(sealed)));
         }
         Ok((chain, parent))
     }
@@ -242,17 +282,47 @@ pub(crate) struct Reference {
     entries: BTreeMap<(LocationId, RelPath), (u64, Stamp, Vec<u8>)>,
     announced: BTreeMap<(Author, LocationId), u64>,
     settings: BTreeMap<Vec<u8>, (Stamp, Vec<u8>)>,
+    /// What no longer counts of each log, as checkpoints of histories say that go on from it.
+    dead: BTreeMap<Author, Dead>,
+    /// The checkpoints of the same.
+    checkpoints: BTreeMap<Author, Vec<Checkpoint>>,
 }
 
 impl Reference {
+    /// Takes note of the checkpoints of a log; `lineage`: the log, and what it goes on from.
+    pub(crate) fn let_go(&mut self, lineage: &[Author], log: &[(&Known, bool)]) {
+        for checkpoint in log.iter().filter_map(|(known, _)| checkpoint_in(&known.batch)) {
+            for author in lineage {
+                self.dead.entry(*author).or_default().add(&checkpoint);
+                self.checkpoints.entry(*author).or_default().push(checkpoint.clone());
+            }
+        }
+    }
+
+    /// Whether a checkpoint lets a whole batch go.
+    pub(crate) fn proves(&self, author: &Author, known: &Known) -> bool {
+        let covers = |it: &Checkpoint| it.covers(known.batch.first_seq, known.batch.next_seq());
+        self.checkpoints.get(author).is_some_and(|all| all.iter().any(covers))
+    }
+
     /// Merges the first operations of a log, up to `merged`; those of one of several histories after what it goes on
     /// from.
-    pub(crate) fn merge(&mut self, author: Author, parent: Option<Author>, log: &[&Known], merged: u64, roles: &Roles) {
+    pub(crate) fn merge(
+        &mut self,
+        author: Author,
+        parent: Option<Author>,
+        log: &[(&Known, bool)],
+        merged: u64,
+        roles: &Roles,
+    ) {
         let inherited = self.announced.iter().filter(|((other, _), _)| Some(*other) == parent);
         let inherited: Vec<_> = inherited.map(|((_, location), epoch)| ((author, *location), *epoch)).collect();
         self.announced.extend(inherited);
-        for known in log {
+        for (known, _) in log.iter().filter(|(_, husk)| !husk) {
             for (seq, op) in (known.batch.first_seq..).zip(known.batch.ops.iter()).filter(|(seq, _)| *seq < merged) {
+                if !lasts(op.kind) && self.dead.get(&author).is_some_and(|dead| dead.contains(seq)) {
+                    continue;
+                }
                 if !larder_node::catalog::Permits::permits(roles, &author, seq, op.kind) {
                     continue;
                 }

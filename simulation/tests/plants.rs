@@ -24,6 +24,8 @@ fn scenario(plant: Plant) -> &'static str {
         Plant::FutureIsMerged | Plant::WaitingIsForgotten => "future,future-member",
         Plant::ChainIsNotChecked => "equivocate,crash",
         Plant::OwnLogIsNotVouchedFor => "clone",
+        Plant::HuskIsTakenUnproven => "strip",
+        Plant::LivingIsLetGo => "network,compact",
     }
 }
 

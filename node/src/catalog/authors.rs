@@ -4,15 +4,20 @@ use super::{
     CatalogError,
     rows::{self, AuthorRow, Split},
     segments::{SEGMENT_BYTES, file_name, folder_of},
-    tables::{AUTHORS, SPLITS},
+    tables::{AUTHORS, CHECKPOINTS, SPLITS},
 };
 use larder_protocol::{
+    codec,
     id::{DeviceId, GroupId},
     log::{Author, BRANCHES_MAX, genesis_hash},
     planted::{Plant, is_planted},
+    record::{Checkpoint, Dead},
 };
 use redb::ReadableTable;
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 /// All logs, in order of their numbers.
 #[derive(Debug, Clone, Default)]
@@ -21,12 +26,19 @@ pub(super) struct Authors {
     numbers: BTreeMap<Author, u32>,
     splits: BTreeMap<u32, Split>,
     changed: BTreeSet<u32>,
+    /// (log, place) → the checkpoint that stands there.
+    checkpoints: Arc<BTreeMap<(u32, u64), Checkpoint>>,
+    /// What those of a log, and of the histories that go on from it, let go together.
+    dead: Arc<BTreeMap<u32, Dead>>,
+    /// Logs whose checkpoints changed.
+    checkpointed: BTreeSet<u32>,
 }
 
 impl Authors {
     pub(super) fn load(
         table: &impl ReadableTable<u32, &'static [u8]>,
         splits: &impl ReadableTable<u32, &'static [u8]>,
+        checkpoints: &impl ReadableTable<(u32, u64), &'static [u8]>,
     ) -> Result<Self, CatalogError> {
         let mut authors = Self::default();
         for row in table.iter()? {
@@ -46,6 +58,15 @@ impl Authors {
             }
             authors.splits.insert(number.value(), split);
         }
+        let mut known = BTreeMap::new();
+        for row in checkpoints.iter()? {
+            let (key, row) = row?;
+            let body = rows::open(CHECKPOINTS, &key.value(), row.value())?;
+            let checkpoint = codec::decode(body).map_err(|_| CatalogError::damaged("checkpoints-1"))?;
+            known.insert(key.value(), checkpoint);
+        }
+        authors.checkpoints = Arc::new(known);
+        authors.count_dead();
         Ok(authors)
     }
 
@@ -58,7 +79,9 @@ impl Authors {
             return *number;
         }
         let number = self.rows.len() as u32;
-        self.rows.push(AuthorRow { author, accounted: 0, stored: 0, merged: 0, last_hash, segment: 0, offset: 0 });
+        let (accounted, stored, merged, segment, offset) = Default::default();
+        let (doubt, again) = (None, false);
+        self.rows.push(AuthorRow { author, accounted, stored, merged, last_hash, segment, offset, doubt, again });
         self.numbers.insert(author, number);
         self.changed.insert(number);
         number
@@ -78,13 +101,95 @@ impl Authors {
     }
 
     /// Accounts for operations `first..next` as far as they are stored, unless operations before them are not accounted
-    /// for: those came by gossip, and only the end of a session vouches for them.
+    /// for: those came by gossip, and only the end of a session vouches for them. A husk that nothing proves is not
+    /// accounted for, nor what comes after it; that is asked for again.
     pub(super) fn account(&mut self, number: u32, first: u64, next: u64) {
-        let row = self.row(number);
-        let reached = if is_planted(Plant::AccountsBeyondStored) { next } else { next.min(row.stored) };
+        let row = *self.row(number);
+        let stored = if is_planted(Plant::AccountsBeyondStored) { next } else { next.min(row.stored) };
+        let reached = stored.min(row.doubt.unwrap_or(u64::MAX));
         if first <= row.accounted && reached > row.accounted {
             self.row_mut(number).accounted = reached;
         }
+        if reached < stored && !row.again {
+            self.row_mut(number).again = true;
+        }
+    }
+
+    /// Notes a checkpoint that stands in a log.
+    pub(super) fn add_checkpoint(&mut self, log: u32, seq: u64, checkpoint: Checkpoint) {
+        Arc::make_mut(&mut self.checkpoints).insert((log, seq), checkpoint);
+        self.checkpointed.insert(log);
+        self.count_dead();
+    }
+
+    /// Forgets the checkpoints of a log from a number on, where it is cut.
+    pub(super) fn forget_checkpoints(&mut self, log: u32, from: u64) {
+        Arc::make_mut(&mut self.checkpoints).retain(|(other, seq), _| *other != log || *seq < from);
+        self.checkpointed.insert(log);
+        self.count_dead();
+    }
+
+    fn count_dead(&mut self) {
+        let mut dead: BTreeMap<u32, Dead> = BTreeMap::new();
+        for ((log, _), checkpoint) in self.checkpoints.iter() {
+            for log in self.lineage(*log) {
+                dead.entry(log).or_default().add(checkpoint);
+            }
+        }
+        self.dead = Arc::new(dead);
+    }
+
+    /// A log, and what it goes on from.
+    pub(super) fn lineage(&self, log: u32) -> Vec<u32> {
+        let mut lineage = vec![log];
+        while let Some(split) = lineage.last().and_then(|log| self.splits.get(log)) {
+            lineage.push(split.parent);
+        }
+        lineage
+    }
+
+    /// What no longer counts of a log: its own checkpoints say so, or those of a history that goes on from it.
+    pub(super) fn dead(&self, log: u32) -> Option<&Dead> {
+        self.dead.get(&log)
+    }
+
+    /// What no longer counts of each log.
+    pub(super) fn all_dead(&self) -> Arc<BTreeMap<u32, Dead>> {
+        Arc::clone(&self.dead)
+    }
+
+    /// Where the checkpoints stand that may prove husks of a log, the last one first.
+    pub(super) fn proofs(&self, log: u32) -> Vec<((u32, u64), &Checkpoint)> {
+        if !self.dead.contains_key(&log) {
+            return Vec::new();
+        }
+        let speaks = |((other, _), _): &(&(u32, u64), &Checkpoint)| self.lineage(*other).contains(&log);
+        let mut proofs: Vec<_> =
+            self.checkpoints.iter().filter(speaks).map(|(place, checkpoint)| (*place, checkpoint)).collect();
+        proofs.sort_by_key(|((_, seq), _)| std::cmp::Reverse(*seq));
+        proofs
+    }
+
+    /// Whether a log, or a history that goes on from it, has a husk that nothing proves.
+    pub(super) fn is_doubtful(&self, log: u32) -> bool {
+        self.iter().any(|(other, row)| row.doubt.is_some() && self.lineage(other).contains(&log))
+    }
+
+    /// Whether one checkpoint lets all of these operations of a log go.
+    pub(super) fn proves(&self, log: u32, from: u64, until: u64) -> bool {
+        let may = self.dead.get(&log).is_some_and(|dead| dead.covers(from, until));
+        may && self.proofs(log).iter().any(|(_, checkpoint)| checkpoint.covers(from, until))
+    }
+
+    /// Checkpoints of the logs that changed since the last call, to be written.
+    pub(super) fn take_checkpointed(&mut self) -> Vec<(u32, Vec<(u64, Checkpoint)>)> {
+        let of = |log: u32| {
+            let all = self.checkpoints.range((log, 0)..=(log, u64::MAX));
+            (log, all.map(|((_, seq), checkpoint)| (*seq, checkpoint.clone())).collect())
+        };
+        let found = self.checkpointed.iter().map(|log| of(*log)).collect();
+        self.checkpointed.clear();
+        found
     }
 
     pub(super) fn ids(&self) -> Vec<Author> {
@@ -165,14 +270,29 @@ impl Authors {
             let row = self.row_mut(moved);
             (row.stored, row.last_hash, row.segment) = (whole.stored, whole.last_hash, whole.stored);
             row.accounted = if whole.accounted > base { whole.accounted } else { accounted };
+            (row.doubt, row.again) = (whole.doubt.map(|doubt| doubt.max(base)), whole.again);
             moved
         });
         let row = self.row_mut(log);
+        row.doubt = row.doubt.filter(|doubt| *doubt < base);
         (row.stored, row.last_hash) = (base, before);
         (row.accounted, row.merged) = (row.accounted.min(base), row.merged.min(base));
         let branch = self.history(log, base, new);
         let row = self.row_mut(branch);
         (row.stored, row.last_hash, row.segment, row.accounted) = (base, before, base, accounted);
+        if let Some(moved) = moved {
+            let all = Arc::make_mut(&mut self.checkpoints);
+            let after: Vec<(u32, u64)> = all.range((log, base)..=(log, u64::MAX)).map(|(place, _)| *place).collect();
+            for place in &after {
+                if let Some(checkpoint) = all.remove(place) {
+                    all.insert((moved, place.1), checkpoint);
+                }
+            }
+            if !after.is_empty() {
+                self.checkpointed.extend([log, moved]);
+            }
+        }
+        self.count_dead();
         (moved, branch)
     }
 

@@ -7,8 +7,9 @@ use super::{
     Appended, CatalogError, Commit, Identity, LocalWrite, OwnBatch, Permits,
     apply::{Changes, Merge},
     authors::Authors,
+    identity::Checked,
     local,
-    rows::{self, BatchRow, Writer},
+    rows::{self, BatchRow, HUSK_KIND, Writer},
     segments::{Frame, LOCAL_FOLDER, LogFiles, Segments, file_name},
     tables::*,
 };
@@ -16,7 +17,8 @@ use crate::reopen::Reopenable;
 use larder_protocol::{
     bounded::{Bytes, List},
     codec,
-    log::{Author, BATCH_BYTES_MAX, BATCH_OPS_MAX, Batch, Op, SealedBatch, SignedBatch, batch_hash},
+    id::DeviceId,
+    log::{Author, BATCH_BYTES_MAX, BATCH_OPS_MAX, Batch, Op, SealedBatch, SignedBatch},
     planted::{Plant, is_planted},
     record::BODY_BYTES_MAX,
     time::{Hlc, HlcClock, Timestamp},
@@ -24,7 +26,7 @@ use larder_protocol::{
 use redb::{Durability, ReadableTable, Table, WriteTransaction};
 use std::{
     collections::BTreeMap,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock, atomic::AtomicU64},
 };
 
 /// The body of an operation and its kind.
@@ -37,6 +39,8 @@ pub(super) struct Shared {
     pub(super) identity: RwLock<Arc<Identity>>,
     pub(super) permits: RwLock<Arc<dyn Permits>>,
     pub(super) instance: u64,
+    /// Length of this device's log when it was last looked at in vain for what is superseded.
+    pub(super) looked_at: AtomicU64,
     /// Why nothing can be written now.
     pub(super) trouble: RwLock<Option<Arc<CatalogError>>>,
 }
@@ -86,18 +90,19 @@ pub(super) struct LocalLog {
     pub(super) offset: u64,
 }
 
-/// A foreign batch whose seal and signature were checked.
+/// A foreign batch, or husk, whose seal and signature were checked.
 pub(super) struct Received {
     pub(super) sealed: SealedBatch,
-    /// Length of the batch outside its seal, which may be far more than inside.
-    pub(super) bytes: usize,
-    pub(super) batch: Batch,
-    pub(super) hash: [u8; 32],
+    pub(super) is: Checked,
+    /// It is a checkpoint that comes ahead of its place.
+    pub(super) ahead: bool,
 }
 
 struct StagedBatch {
     author: u32,
-    batch: Batch,
+    first: u64,
+    /// `None` for a husk.
+    batch: Option<Batch>,
     row: BatchRow,
 }
 
@@ -114,6 +119,12 @@ pub(super) struct Stage {
     pub(super) own: Vec<OwnBatch>,
     pub(super) now: Option<Timestamp>,
     pub(super) ops: usize,
+    /// A checkpoint of somebody else came.
+    pub(super) checkpoint: bool,
+    /// A batch came whole of which a husk was merged.
+    pub(super) anew: bool,
+    /// Checkpoints that came ahead of their place, by whom they are signed.
+    pub(super) ahead: Vec<(Author, u64, SealedBatch)>,
 }
 
 impl Stage {
@@ -129,6 +140,9 @@ impl Stage {
             own: Vec::new(),
             now: None,
             ops: 0,
+            checkpoint: false,
+            anew: false,
+            ahead: Vec::new(),
         }
     }
 
@@ -140,23 +154,50 @@ impl Stage {
         &mut self,
         number: u32,
         sealed: &SealedBatch,
-        batch: Batch,
-        hash: [u8; 32],
+        is: Checked,
+        flags: (bool, bool),
+    ) -> Result<(), CatalogError> {
+        let (first, next, hash) = (is.header.first_seq, is.header.next_seq(), is.hash);
+        if let Some(checkpoint) = is.checkpoint() {
+            self.authors.add_checkpoint(number, first, checkpoint);
+        } else if is.batch.is_none()
+            && !self.authors.proves(number, first, next)
+            && !is_planted(Plant::HuskIsTakenUnproven)
+        {
+            let row = self.authors.row_mut(number);
+            row.doubt = Some(row.doubt.unwrap_or(first));
+        }
+        let row = self.authors.row_mut(number);
+        (row.stored, row.last_hash) = (next, hash);
+        self.hashes.insert((number, first), hash);
+        self.keep(number, sealed, is, flags)
+    }
+
+    /// Takes a batch of which the husk is here.
+    pub(super) fn instead_of_husk(&mut self, number: u32, item: Received) -> Result<(), CatalogError> {
+        self.anew = true;
+        self.keep(number, &item.sealed, item.is, (false, false))
+    }
+
+    fn keep(
+        &mut self,
+        number: u32,
+        sealed: &SealedBatch,
+        is: Checked,
         (accounted, returned): (bool, bool),
     ) -> Result<(), CatalogError> {
         let payload = codec::encode(sealed).map_err(|_| CatalogError::Full("operations of one batch"))?;
-        let (ops, first_seq) = (batch.ops.len() as u32, batch.first_seq);
+        let (ops, first_seq) = (is.header.count, is.header.first_seq);
         let frame = Frame { accounted, returned, ops, first_seq, payload }.encode();
         let (file, offset) = self.authors.next_frame(number);
         self.append(file, offset, &frame);
         let row = self.authors.row_mut(number);
         let (folder, segment, len) = (row.author.incarnation, row.segment, frame.len() as u64);
-        let placed = BatchRow { folder, segment, offset, len, hash, kinds: kinds(&batch) };
+        let (hash, husk, kinds) = (is.hash, is.batch.is_none(), kinds(&is));
+        let placed = BatchRow { folder, segment, offset, len, hash, husk, kinds };
         row.offset += frame.len() as u64;
-        (row.stored, row.last_hash) = (batch.next_seq(), hash);
-        self.ops += batch.ops.len();
-        self.hashes.insert((number, batch.first_seq), hash);
-        self.batches.push(StagedBatch { author: number, batch, row: placed });
+        self.ops += is.header.count as usize;
+        self.batches.push(StagedBatch { author: number, first: first_seq, batch: is.batch, row: placed });
         Ok(())
     }
 
@@ -214,7 +255,9 @@ impl Stage {
             let sealed = identity.seal(&signed)?;
             appended.next_seq = batch.next_seq();
             let (first_seq, next_seq) = (batch.first_seq, batch.next_seq());
-            self.batch(number, &sealed, batch, batch_hash(&signed), (true, false))?;
+            let header = signed.header.decode().map_err(|_| CatalogError::Full("bytes of one batch"))?;
+            let is = Checked { header, hash: signed.header.hash(), bytes: signed.ops.len(), batch: Some(batch) };
+            self.batch(number, &sealed, is, (true, false))?;
             self.authors.account(number, first_seq, next_seq);
             self.own.push(OwnBatch { author: *own, first_seq, next_seq, sealed: sealed.clone() });
             appended.batches.push(sealed);
@@ -253,10 +296,30 @@ impl Stage {
         self.now = self.now.max(Some(now));
     }
 
+    /// Looks again for husks that nothing proves, after a checkpoint or a whole batch came.
+    pub(super) fn settle_doubts(
+        &mut self,
+        table: &impl ReadableTable<(u32, u64), &'static [u8]>,
+        own: &DeviceId,
+    ) -> Result<(), CatalogError> {
+        let fresh: BTreeMap<_, _> = self.batches.iter().map(|it| ((it.author, it.first), &it.row)).collect();
+        let doubtful: Vec<u32> =
+            self.authors.iter().filter(|(_, row)| row.doubt.is_some()).map(|(number, _)| number).collect();
+        for number in doubtful {
+            Core::find_doubt(table, &mut self.authors, number, &fresh)?;
+            let row = *self.authors.row(number);
+            // A device vouches for its own log.
+            if row.author.device == *own && !is_planted(Plant::OwnLogIsNotVouchedFor) {
+                self.authors.account(number, 0, row.stored);
+            }
+        }
+        Ok(())
+    }
+
     /// Writes where the staged batches lie.
     pub(super) fn index(&self, table: &mut Table<'_, (u32, u64), &'static [u8]>) -> Result<(), CatalogError> {
         for staged in &self.batches {
-            let key = (staged.author, staged.batch.first_seq);
+            let key = (staged.author, staged.first);
             table.insert(key, rows::close(BATCHES, &key, &staged.row.encode()).as_slice())?;
         }
         Ok(())
@@ -264,6 +327,7 @@ impl Stage {
 
     /// Writes where the logs and the clock stand.
     pub(super) fn finish(&mut self, txn: &WriteTransaction, core: &Core) -> Result<(), CatalogError> {
+        self.keep_proofs(txn)?;
         write_authors(txn, &mut self.authors, Vec::new())?;
         write_own(txn, &core.own, &self.clock, core.own_shared, &self.local_log)
     }
@@ -274,8 +338,9 @@ impl Stage {
 }
 
 /// Kinds of a batch's operations, run-length encoded.
-pub(super) fn kinds(batch: &Batch) -> Vec<(u16, u32)> {
+pub(super) fn kinds(is: &Checked) -> Vec<(u16, u32)> {
     let mut runs: Vec<(u16, u32)> = Vec::new();
+    let Some(batch) = &is.batch else { return vec![(HUSK_KIND, is.header.count)] };
     for op in batch.ops.iter() {
         match runs.last_mut() {
             Some((kind, count)) if *kind == op.kind => *count += 1,
@@ -364,26 +429,39 @@ impl Core {
     fn commit_rows(&self, stage: &mut Stage, moved: Vec<u32>) -> Result<Changes, CatalogError> {
         let permits = self.shared.permits();
         let txn = self.shared.begin_write()?;
-        let changes = {
+        if stage.anew {
+            stage.index(&mut txn.open_table(BATCHES)?)?;
+        }
+        let mut anew = stage.anew;
+        let mut changes = {
             let mut merge = Merge::begin(&txn, permits.as_ref(), &stage.authors)?;
             stage.index(&mut txn.open_table(BATCHES)?)?;
-            for staged in &stage.batches {
+            for staged in stage.batches.iter().filter(|_| !anew) {
                 if !stage.authors.is_ready(staged.author) {
                     continue;
                 }
-                let own = staged.batch.author.device == self.own.device;
                 let row = stage.authors.row_mut(staged.author);
-                // This device's own clock does not make its own statements wait.
-                merge.batch(staged.author, row, &staged.batch, if own { None } else { stage.now })?;
+                let own = row.author.device == self.own.device;
+                match &staged.batch {
+                    // This device's own clock does not make its own statements wait.
+                    Some(batch) => merge.batch(staged.author, row, batch, if own { None } else { stage.now })?,
+                    None => Merge::husk(row, staged.first, staged.first.saturating_add(staged.row.ops())),
+                }
             }
             if let Some(now) = stage.now
+                && !anew
                 && !is_planted(Plant::WaitingIsForgotten)
             {
                 self.merge_waiting(&txn, &mut merge, &mut stage.authors, now)?;
             }
             super::local::write(&txn, &mut merge, &stage.local)?;
+            anew |= stage.checkpoint && merge.rests_on_dead()?;
             merge.finish()?.1
         };
+        if anew {
+            let now = stage.now.unwrap_or(Timestamp(i64::MAX));
+            changes = self.merge_anew(&txn, &mut stage.authors, now)?;
+        }
         write_authors(&txn, &mut stage.authors, moved)?;
         stage.finish(&txn, self)?;
         txn.commit()?;
@@ -402,43 +480,91 @@ impl Core {
         waiting.retain(|number| authors.row(*number).merged < authors.row(*number).stored);
         let table = txn.open_table(BATCHES)?;
         for number in waiting {
-            if !authors.is_ready(number) {
-                continue;
+            self.merge_stored(&table, merge, authors, number, now)?;
+        }
+        Ok(())
+    }
+
+    /// Merges what of a log is stored and not merged yet, up to the first operation from the future.
+    pub(super) fn merge_stored(
+        &self,
+        table: &impl ReadableTable<(u32, u64), &'static [u8]>,
+        merge: &mut Merge<'_>,
+        authors: &mut Authors,
+        number: u32,
+        now: Timestamp,
+    ) -> Result<(), CatalogError> {
+        if !authors.is_ready(number) {
+            return Ok(());
+        }
+        let own = authors.row(number).author.device == self.own.device;
+        while authors.row(number).merged < authors.row(number).stored {
+            let (first, row, batch) = self.stored_batch(table, authors, number, authors.row(number).merged)?;
+            let next = first.saturating_add(row.ops());
+            let row = authors.row_mut(number);
+            match batch {
+                Some(batch) => merge.batch(number, row, &batch, if own { None } else { Some(now) })?,
+                None => Merge::husk(row, first, next),
             }
-            let own = authors.row(number).author.device == self.own.device;
-            loop {
-                let row = *authors.row(number);
-                if row.merged >= row.stored {
-                    break;
-                }
-                let (_, batch) = self.stored_batch(&table, authors, number, row.merged)?;
-                merge.batch(number, authors.row_mut(number), &batch, if own { None } else { Some(now) })?;
-                if authors.row(number).merged < batch.next_seq() {
-                    break;
-                }
+            if row.merged < next {
+                break;
             }
         }
         Ok(())
     }
 
-    /// Reads the stored batch that an operation is in.
+    /// Finds the first husk of a log that no checkpoint proves.
+    pub(super) fn find_doubt(
+        table: &impl ReadableTable<(u32, u64), &'static [u8]>,
+        authors: &mut Authors,
+        number: u32,
+        fresh: &BTreeMap<(u32, u64), &BatchRow>,
+    ) -> Result<(), CatalogError> {
+        let (mut doubt, from) = (None, authors.row(number).doubt.unwrap_or(0));
+        let range = (number, from)..=(number, u64::MAX);
+        let unproven =
+            |first: u64, row: &BatchRow| row.husk && !authors.proves(number, first, first.saturating_add(row.ops()));
+        for row in table.range(range.clone())? {
+            let (key, row) = row?;
+            let row = BatchRow::decode(rows::open(BATCHES, &key.value(), row.value())?)?;
+            if unproven(key.value().1, &row) && !fresh.contains_key(&key.value()) {
+                doubt = Some(key.value().1);
+                break;
+            }
+        }
+        let staged = fresh.range(range).find(|((_, first), row)| unproven(*first, row)).map(|((_, first), _)| *first);
+        let doubt = doubt.into_iter().chain(staged).min();
+        let before = *authors.row(number);
+        let again = before.again && doubt.is_some();
+        if (before.doubt, before.again) != (doubt, again) {
+            let row = authors.row_mut(number);
+            (row.doubt, row.again) = (doubt, again);
+        }
+        Ok(())
+    }
+
+    /// Reads the stored batch that an operation is in: where it begins, and its operations unless it is a husk.
     pub(super) fn stored_batch(
         &self,
         table: &impl ReadableTable<(u32, u64), &'static [u8]>,
         authors: &Authors,
         number: u32,
         seq: u64,
-    ) -> Result<(BatchRow, Batch), CatalogError> {
+    ) -> Result<(u64, BatchRow, Option<Batch>), CatalogError> {
         let (key, row) = table
             .range((number, 0)..=(number, seq))?
             .next_back()
             .ok_or_else(|| CatalogError::damaged("batches-1"))??;
+        let first = key.value().1;
         let row = BatchRow::decode(rows::open(BATCHES, &key.value(), row.value())?)?;
+        if row.husk {
+            return Ok((first, row, None));
+        }
         let author = authors.signer(number);
         let sealed = super::read::sealed_batch(&self.shared.segments, &author.device, &row)?;
         let file = || super::segments::folder_of(&author);
         match self.shared.identity().open_stored(&sealed) {
-            Some(Ok(batch)) if batch.author == author && batch.first_seq == key.value().1 => Ok((row, batch)),
+            Some(Ok(batch)) if batch.author == author && batch.first_seq == first => Ok((first, row, Some(batch))),
             Some(_) => Err(CatalogError::damaged(&file())),
             None => Err(CatalogError::NoLogKey(sealed.epoch)),
         }
@@ -460,6 +586,15 @@ pub(super) fn write_authors(
         table.insert(number, rows::close(AUTHORS, &number, &authors.row(number).encode()).as_slice())?;
         if let Some(split) = authors.split_of(number) {
             splits.insert(number, rows::close(SPLITS, &number, &split.encode()).as_slice())?;
+        }
+    }
+    let mut checkpoints = txn.open_table(CHECKPOINTS)?;
+    for (log, all) in authors.take_checkpointed() {
+        checkpoints.retain_in((log, 0)..=(log, u64::MAX), |_, _| false)?;
+        for (seq, checkpoint) in all {
+            let body = codec::encode(&checkpoint).map_err(|_| CatalogError::damaged("checkpoints-1"))?;
+            let key = (log, seq);
+            checkpoints.insert(key, rows::close(CHECKPOINTS, &key, &body).as_slice())?;
         }
     }
     Ok(())

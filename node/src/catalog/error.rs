@@ -155,6 +155,14 @@ pub enum ReceiveError {
         /// First one of the batch.
         got: u64,
     },
+    /// The operations of a batch are missing, and nothing shows that its author lets them go.
+    #[error("{author}: the batch at {seq} has no operations, and no checkpoint says that it needs none")]
+    Unproven {
+        /// Whose log.
+        author: Author,
+        /// Its first operation.
+        seq: u64,
+    },
 }
 
 /// Why a reference names no single content.

@@ -14,7 +14,7 @@ use super::{
     tables::BATCHES,
 };
 use larder_protocol::{
-    log::{Author, Batch, genesis_hash},
+    log::{Author, Header, genesis_hash},
     planted::{Plant, is_planted},
     time::Timestamp,
 };
@@ -78,7 +78,7 @@ impl<'a, T: ReadableTable<(u32, u64), &'static [u8]>> Logs<'a, T> {
     }
 
     /// Hash of the batch before an operation with which a batch begins.
-    fn before(&self, log: u32, seq: u64, batch: &Batch) -> Result<[u8; 32], CatalogError> {
+    fn before(&self, log: u32, seq: u64, batch: &Header) -> Result<[u8; 32], CatalogError> {
         let last = match seq.checked_sub(1) {
             Some(until) => self.last_in(log, 0, until)?,
             None => None,
@@ -90,8 +90,8 @@ impl<'a, T: ReadableTable<(u32, u64), &'static [u8]>> Logs<'a, T> {
         })
     }
 
-    /// Where a batch with this hash belongs.
-    pub(super) fn place(&self, batch: &Batch, hash: &[u8; 32]) -> Result<Place, CatalogError> {
+    /// Where a batch with this header and hash belongs.
+    pub(super) fn place(&self, batch: &Header, hash: &[u8; 32]) -> Result<Place, CatalogError> {
         match self.authors.find(&batch.author) {
             Some(log) => self.place_in(log, batch, hash),
             None if batch.first_seq > 0 => Ok(Place::Missing(0)),
@@ -104,7 +104,7 @@ impl<'a, T: ReadableTable<(u32, u64), &'static [u8]>> Logs<'a, T> {
         }
     }
 
-    fn place_in(&self, log: u32, batch: &Batch, hash: &[u8; 32]) -> Result<Place, CatalogError> {
+    fn place_in(&self, log: u32, batch: &Header, hash: &[u8; 32]) -> Result<Place, CatalogError> {
         let first = batch.first_seq;
         let name = |hash: &[u8; 32]| Author::split(batch.author.device, hash);
         if let Some(cut) = self.authors.cut(log).filter(|cut| first >= *cut) {
@@ -148,6 +148,13 @@ impl<'a, T: ReadableTable<(u32, u64), &'static [u8]>> Logs<'a, T> {
     }
 }
 
+fn is_husk(table: &impl ReadableTable<(u32, u64), &'static [u8]>, key: (u32, u64)) -> Result<bool, CatalogError> {
+    match table.get(key)? {
+        Some(row) => Ok(BatchRow::decode(rows::open(BATCHES, &key, row.value())?)?.husk),
+        None => Ok(false),
+    }
+}
+
 /// What became of foreign batches.
 pub(super) enum Taken {
     /// All were staged.
@@ -175,8 +182,12 @@ impl Stage {
             let mut logs = Logs::new(&self.authors, &table, &self.hashes);
             let mut firsts: BTreeMap<Author, (u64, [u8; 32])> = BTreeMap::new();
             for (at, item) in received.iter().enumerate() {
-                let batch = &item.batch;
-                let mut place = logs.place(batch, &item.hash)?;
+                let batch = &item.is.header;
+                if item.ahead {
+                    places.push(Place::Elsewhere);
+                    continue;
+                }
+                let mut place = logs.place(batch, &item.is.hash)?;
                 // Of an author of whom nothing was here, these follow each other.
                 if let Some((end, last)) = firsts.get(&batch.author).copied() {
                     place = match batch.first_seq {
@@ -191,10 +202,10 @@ impl Stage {
                     return Ok(Taken::Care(received, at));
                 }
                 match place {
-                    Place::First => drop(firsts.insert(batch.author, (batch.next_seq(), item.hash))),
+                    Place::First => drop(firsts.insert(batch.author, (batch.next_seq(), item.is.hash))),
                     Place::Next(log) => {
-                        logs.ends.insert(log, (batch.next_seq(), item.hash));
-                        logs.taken.insert((log, batch.first_seq), item.hash);
+                        logs.ends.insert(log, (batch.next_seq(), item.is.hash));
+                        logs.taken.insert((log, batch.first_seq), item.is.hash);
                     }
                     // Of a device with several histories, what comes may belong to one of which the rest comes later;
                     // and this device's own log may just have been cut.
@@ -209,25 +220,42 @@ impl Stage {
                 places.push(place);
             }
         }
+        let mut counts = Vec::new();
         for (item, place) in received.into_iter().zip(places) {
+            let (author, first, next) = (item.is.header.author, item.is.header.first_seq, item.is.header.next_seq());
+            if item.ahead {
+                self.ahead.push((author, first, item.sealed));
+                continue;
+            }
             match place {
                 Place::Known(log) => {
-                    applied.duplicates += 1;
-                    if accounted {
-                        self.authors.account(log, item.batch.first_seq, item.batch.next_seq());
+                    counts.push((log, first, next));
+                    let is_doubtful = self.authors.row(log).doubt.is_some_and(|doubt| doubt <= first);
+                    if is_doubtful && item.is.batch.is_some() && is_husk(&table, (log, first))? {
+                        applied.batches += 1;
+                        self.instead_of_husk(log, item)?;
+                    } else {
+                        applied.duplicates += 1;
                     }
                 }
                 Place::Next(_) | Place::First => {
                     let log = match place {
                         Place::Next(log) => log,
-                        _ => self.authors.number(&group, &item.batch.author),
+                        _ => self.authors.number(&group, &author),
                     };
+                    counts.push((log, first, next));
                     applied.batches += 1;
-                    applied.ops += item.batch.ops.len();
+                    applied.ops += item.is.header.count as usize;
                     self.received(core, log, item, accounted, now)?;
                 }
                 _ => applied.unplaced += 1,
             }
+        }
+        if self.checkpoint || self.anew {
+            self.settle_doubts(&table, &core.own.device)?;
+        }
+        for (log, first, next) in counts.into_iter().filter(|_| accounted) {
+            self.authors.account(log, first, next);
         }
         self.now = self.now.max(Some(now));
         Ok(Taken::All(applied))
@@ -241,15 +269,18 @@ impl Stage {
         accounted: bool,
         now: Timestamp,
     ) -> Result<(), CatalogError> {
-        if let Some(last) = item.batch.ops.last() {
-            self.clock.observe(last.hlc, now);
+        if let Some(batch) = &item.is.batch {
+            if let Some(last) = batch.ops.last() {
+                self.clock.observe(last.hlc, now);
+            }
+            self.clock.observe(last_reading(batch), now);
         }
-        self.clock.observe(last_reading(&item.batch), now);
-        let (first, next) = (item.batch.first_seq, item.batch.next_seq());
+        self.checkpoint |= item.is.checkpoint().is_some();
+        let (first, next) = (item.is.header.first_seq, item.is.header.next_seq());
         // A device vouches for its own log, also for what comes back from others; nobody else might any longer.
-        let returned = item.batch.author.device == core.own.device;
+        let returned = item.is.header.author.device == core.own.device;
         let own = returned && !is_planted(Plant::OwnLogIsNotVouchedFor);
-        self.batch(log, &item.sealed, item.batch, item.hash, (accounted || own, returned))?;
+        self.batch(log, &item.sealed, item.is, (accounted || own, returned))?;
         if accounted || own {
             self.authors.account(log, first, next);
         }
@@ -314,19 +345,19 @@ impl Core {
         applied: &mut Applied,
         commits: &mut Vec<Commit>,
     ) -> Result<(), ReceiveError> {
-        let place = self.place(&item.batch, &item.hash)?;
-        if item.batch.author == self.own && !matches!(place, Place::Known(_)) {
+        let place = self.place(&item.is.header, &item.is.hash)?;
+        if item.is.header.author == self.own && !matches!(place, Place::Known(_)) {
             // Signed with this device's key, and not here: the proof that its log went on elsewhere. What comes before
             // it there is shared, whatever was noted.
             if matches!(place, Place::Fork { .. } | Place::Next(_)) {
-                self.own_shared = self.own_shared.max(item.batch.first_seq);
+                self.own_shared = self.own_shared.max(item.is.header.first_seq);
             }
             let (begun, commit) = self.start_incarnation(now)?;
             applied.begun = Some(begun);
             commits.push(commit);
         }
-        match self.place(&item.batch, &item.hash)? {
-            Place::Fork { .. } if self.authors.is_quarantined(&item.batch.author.device) => applied.unplaced += 1,
+        match self.place(&item.is.header, &item.is.hash)? {
+            Place::Fork { .. } if self.authors.is_quarantined(&item.is.header.author.device) => applied.unplaced += 1,
             Place::Fork { log, old, before } => {
                 let (fork, changes) = self.fork(item, log, old, before, accounted, now)?;
                 applied.batches += 1;
@@ -346,7 +377,7 @@ impl Core {
     }
 
     /// Where a batch belongs in what is committed.
-    pub(super) fn place(&self, batch: &Batch, hash: &[u8; 32]) -> Result<Place, CatalogError> {
+    pub(super) fn place(&self, batch: &Header, hash: &[u8; 32]) -> Result<Place, CatalogError> {
         let txn = self.shared.db.begin_read()?;
         let table = txn.open_table(BATCHES)?;
         Logs::new(&self.authors, &table, &BTreeMap::new()).place(batch, hash)
@@ -363,9 +394,9 @@ impl Core {
         now: Timestamp,
     ) -> Result<(Fork, Changes), CatalogError> {
         self.writable()?;
-        let (author, seq) = (item.batch.author, item.batch.first_seq);
+        let (author, seq) = (item.is.header.author, item.is.header.first_seq);
         let mut stage = Stage::new(self);
-        let (moved, branch) = stage.authors.split(log, seq, before, old, &item.hash);
+        let (moved, branch) = stage.authors.split(log, seq, before, old, &item.is.hash);
         stage.received(self, branch, item, accounted, now)?;
         self.append_segments(&stage)?;
         let histories = stage.authors.histories(log).map(|number| stage.authors.row(number).author).collect();
@@ -399,6 +430,7 @@ impl Core {
                 }
             }
             stage.index(&mut table)?;
+            stage.settle_doubts(&table, &self.own.device)?;
         }
         let changes = self.merge_anew(&txn, &mut stage.authors, now)?;
         stage.finish(&txn, self)?;

@@ -3,6 +3,7 @@
 use super::{
     AppendError, CatalogError, Identity, LocalWrite, LogFiles, LogFolder, LogKeys, Permits, ReceiveError, Snapshot,
     commit::{Core, Received, Shared},
+    husks::Proofs,
     migrations,
     rows::{self, Reader},
     segments::Segments,
@@ -13,7 +14,7 @@ use crate::reopen::Reopenable;
 use larder_protocol::{
     bounded::Bytes,
     id::{DeviceId, LocationId, WantId},
-    log::{Author, SealedBatch, batch_hash},
+    log::{Author, SealedBatch},
     planted::{Plant, is_planted},
     record::Record,
     time::Timestamp,
@@ -25,6 +26,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError, RwLock,
+        atomic::AtomicU64,
         mpsc::{SyncSender, sync_channel},
     },
     thread::{self, JoinHandle},
@@ -146,6 +148,35 @@ pub struct Fork {
     pub seq: u64,
     /// Their names. Their first batches are the proof: each is signed, and names the same batch before it.
     pub histories: Vec<Author>,
+}
+
+/// When logs are compacted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Compaction {
+    /// Operations that this device's log must have before it is looked at for what is superseded.
+    pub ops_min: u64,
+    /// Bytes that would be saved of a log before its files are written anew.
+    pub bytes_min: u64,
+    /// No other device keeps this catalog: this device need not wait until others know what it says.
+    pub alone: bool,
+}
+
+impl Default for Compaction {
+    /// What is not worth a second's work is left.
+    fn default() -> Self {
+        Self { ops_min: 10_000, bytes_min: 1 << 20, alone: false }
+    }
+}
+
+/// What a compaction did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Compacted {
+    /// Operations of its own that this device has let go.
+    pub let_go: u64,
+    /// Statements that it said again before.
+    pub said_again: u64,
+    /// Bytes of segment files that were saved.
+    pub freed_bytes: u64,
 }
 
 /// What a commit changed.
@@ -297,6 +328,7 @@ impl Catalog {
             identity: RwLock::new(Arc::new(identity)),
             permits: RwLock::new(Arc::clone(&options.permits)),
             instance: 0,
+            looked_at: AtomicU64::new(0),
             trouble: RwLock::default(),
         };
         {
@@ -389,18 +421,13 @@ impl Catalog {
         self.ask(|reply| Request::Append { bodies, local, now, reply })?
     }
 
-    fn check(&self, batches: Vec<SealedBatch>) -> Result<Vec<Received>, ReceiveError> {
+    fn check(&self, sealed: SealedBatch) -> Result<Received, ReceiveError> {
         let (identity, permits) = (self.shared.identity(), self.shared.permits());
-        batches
-            .into_iter()
-            .map(|sealed| {
-                let (signed, batch) = identity.open(&sealed).ok_or(ReceiveError::UnknownEpoch(sealed.epoch))??;
-                if !permits.is_member(&batch.author) {
-                    return Err(ReceiveError::Stranger(batch.author));
-                }
-                Ok(Received { hash: batch_hash(&signed), bytes: signed.bytes.len(), sealed, batch })
-            })
-            .collect()
+        let is = identity.open(&sealed).ok_or(ReceiveError::UnknownEpoch(sealed.epoch))??;
+        if !permits.is_member(&is.header.author) {
+            return Err(ReceiveError::Stranger(is.header.author));
+        }
+        Ok(Received { sealed, is, ahead: false })
     }
 
     /// Takes batches that are vouched for: all or none, in order, and accounts for them in the vector.
@@ -408,12 +435,16 @@ impl Catalog {
     /// # Errors
     /// [`ReceiveError`]; nothing was taken then, unless a fork came before. A fork is reported in the answer.
     pub fn apply(&self, batches: Vec<SealedBatch>, now: Timestamp) -> Result<Applied, ReceiveError> {
-        let received = self.check(batches)?;
+        let (mut proofs, mut received) = (Proofs::default(), Vec::with_capacity(batches.len()));
+        for sealed in batches {
+            received.extend(proofs.pass(self.check(sealed)?)?);
+        }
+        received.extend(proofs.rest());
         self.ask(|reply| Request::Receive { received, accounted: true, now, reply })?
     }
 
     /// Takes batches that gossip brought, or a session that has not ended: in order, stored and merged, but not accounted
-    /// for. Batches that hold far more than their seals show are taken a part at a time.
+    /// for. A husk is taken only if a checkpoint comes before it that proves it, ahead of its place. Batches that hold far more than their seals show are taken a part at a time.
     ///
     /// # Errors
     /// [`ReceiveError`]; nothing of the part was taken then, unless a fork came before. [`ReceiveError::Gap`] when operations before them are missing: pull them
@@ -436,17 +467,22 @@ impl Catalog {
     ) -> Result<Applied, ReceiveError> {
         let accounted = is_planted(Plant::GossipAdvancesVector);
         let (mut all, mut part, mut bytes) = (Applied::default(), Vec::new(), 0);
+        let mut proofs = Proofs::default();
         let mut batches = batches.into_iter().peekable();
         while let Some(sealed) = batches.next() {
-            let checked = self.check(vec![sealed])?;
-            bytes += checked.iter().map(|item| item.bytes).sum::<usize>();
+            let mut checked = proofs.pass(self.check(sealed)?)?;
+            if batches.peek().is_none() {
+                checked.extend(proofs.rest());
+            }
+            bytes += checked.iter().map(|item| item.is.bytes).sum::<usize>();
             part.extend(checked);
             if bytes >= PART_BYTES || batches.peek().is_none() {
                 let mut received = std::mem::take(&mut part);
                 received.retain(|item| {
-                    let admitted = admit(&item.batch.author, item.batch.ops.len(), item.bytes);
+                    let header = &item.is.header;
+                    let admitted = item.ahead || admit(&header.author, header.count as usize, item.is.bytes);
                     if !admitted {
-                        all.refused.insert(item.batch.author.device);
+                        all.refused.insert(header.author.device);
                     }
                     admitted
                 });
@@ -494,6 +530,17 @@ impl Catalog {
     /// [`CatalogError`] when the storage fails; the values are whole all the same.
     pub fn compact_local_log(&self) -> Result<u64, CatalogError> {
         self.ask(|reply| Request::CompactLocal { reply })?
+    }
+
+    /// Declares what of this device's own log no longer counts, when enough of it is superseded and nothing is provisional;
+    /// and takes out of the files of all logs what their authors no longer stand by: only headers stay. Reads the whole log,
+    /// which takes seconds per million statements: for idle times. May block: not for async threads.
+    ///
+    /// # Errors
+    /// [`CatalogError`] when the storage fails; the logs are whole all the same.
+    pub fn compact_logs(&self, limits: Compaction, now: Timestamp) -> Result<Compacted, CatalogError> {
+        let plan = self.read()?.plan_checkpoint(limits.ops_min)?;
+        self.ask(|reply| Request::Compact { plan, limits, now, reply })?
     }
 
     /// Notes that a peer has the first `count` operations of this device's own log; kept with the next commit. A peer

@@ -8,8 +8,8 @@ use super::{
     authors::Authors,
     commit::{Core, LocalLog, Shared},
     rows::{self, Reader},
-    segments::{LOCAL_FOLDER, Segments, author_of, first_seq_of},
-    tables::{AUTHORS, META, SPLITS},
+    segments::{LOCAL_FOLDER, Segments, author_of, segment_of},
+    tables::{AUTHORS, CHECKPOINTS, META, SPLITS},
 };
 use larder_protocol::{
     log::Author,
@@ -42,7 +42,8 @@ impl Core {
             own_shared = from.number()?;
             local_log = LocalLog { segment: from.number()?, count: from.number()?, offset: from.number()? };
         }
-        let authors = Authors::load(&txn.open_table(AUTHORS)?, &txn.open_table(SPLITS)?)?;
+        let authors =
+            Authors::load(&txn.open_table(AUTHORS)?, &txn.open_table(SPLITS)?, &txn.open_table(CHECKPOINTS)?)?;
         drop(txn);
         let unsettled = BTreeMap::new();
         Ok((Self { shared, authors, own, clock, own_shared, local_log, read_only: false, unsettled }, noted))
@@ -86,7 +87,7 @@ impl Core {
             } else {
                 let row = author_of(folder).and_then(|author| self.authors.find(&author));
                 let row = row.map(|number| self.authors.row(number));
-                row.filter(|row| Some(row.segment) == first_seq_of(name)).map_or(0, |row| row.offset)
+                row.filter(|row| Some(row.segment) == segment_of(name)).map_or(0, |row| row.offset)
             };
             if end > *start {
                 continue;

@@ -8,8 +8,9 @@ use super::{
     Appended, CatalogError, Commit,
     apply::Changes,
     commit::{Core, Stage},
+    identity::CHECKPOINT_KIND,
     rows::{self, BatchRow, Reader, Writer},
-    segments::{Segments, first_seq_of, folder_of},
+    segments::{Segments, first_of, folder_of, segment_of},
     tables::{BATCHES, META},
 };
 use larder_protocol::{
@@ -97,12 +98,14 @@ impl Core {
             let table = txn.open_table(BATCHES)?;
             let mut seq = shared;
             while seq < self.authors.row(number).stored {
-                let (row, batch) = self.stored_batch(&table, &self.authors, number, seq)?;
-                if batch.first_seq >= shared {
-                    bodies.extend(batch.ops.iter().map(|op| (Some(op.hlc), op.kind, op.body.clone())));
-                    cut.push((batch.first_seq, row));
+                let (first, row, batch) = self.stored_batch(&table, &self.authors, number, seq)?;
+                seq = first.saturating_add(row.ops());
+                if first >= shared {
+                    // A checkpoint speaks of numbers of the log that it stands in.
+                    let ops = batch.iter().flat_map(|batch| batch.ops.iter()).filter(|op| op.kind != CHECKPOINT_KIND);
+                    bodies.extend(ops.map(|op| (Some(op.hlc), op.kind, op.body.clone())));
+                    cut.push((first, row));
                 }
-                seq = batch.next_seq();
             }
         }
 
@@ -121,6 +124,7 @@ impl Core {
             (author.stored, author.last_hash) = (*first, before);
             (author.segment, author.offset) = (row.segment, row.offset);
             author.accounted = author.accounted.min(*first);
+            stage.authors.forget_checkpoints(number, *first);
             note = Some(Note::Cutting { incarnation: row.folder, segment: row.segment, offset: row.offset });
         }
         let txn = self.shared.begin_write()?;
@@ -188,8 +192,8 @@ impl Core {
         let folder = folder_of(&Author { incarnation, ..self.own });
         let files = self.shared.files().list().map_err(|error| Segments::error(&folder, error))?;
         for name in files {
-            let first = name.strip_prefix(&folder).and_then(|rest| rest.strip_prefix('/')).and_then(first_seq_of);
-            if let Some(first) = first.filter(|first| *first >= segment) {
+            let first = name.strip_prefix(&folder).and_then(|rest| rest.strip_prefix('/')).and_then(segment_of);
+            if let Some(first) = first.filter(|first| first_of(*first) >= first_of(segment)) {
                 self.set_aside(&name, if first == segment { offset } else { 0 }, false)?;
             }
         }

@@ -9,11 +9,12 @@ use super::{
 use redb::{ReadableTable, TableDefinition, WriteTransaction};
 
 /// Schema that this version writes.
-pub(super) const SCHEMA: u32 = 3;
+pub(super) const SCHEMA: u32 = 4;
 
 type Step = fn(&WriteTransaction) -> Result<u64, CatalogError>;
 
-const STEPS: [(u32, Step); 3] = [(1, create_tables), (2, create_folder_entries), (3, pack_indexes)];
+const STEPS: [(u32, Step); 4] =
+    [(1, create_tables), (2, create_folder_entries), (3, pack_indexes), (4, create_checkpoints)];
 
 /// Makes every table, so that readers find them.
 fn create_tables(txn: &WriteTransaction) -> Result<u64, CatalogError> {
@@ -78,6 +79,13 @@ fn pack<const N: usize>(
     Ok(rows)
 }
 
+/// Makes the tables of checkpoints.
+fn create_checkpoints(txn: &WriteTransaction) -> Result<u64, CatalogError> {
+    txn.open_table(CHECKPOINTS)?;
+    txn.open_table(PROOFS)?;
+    Ok(0)
+}
+
 /// Brings the schema up to date; gives each step taken and the rows that it touched.
 pub(super) fn run(txn: &WriteTransaction) -> Result<Vec<(u32, u64)>, CatalogError> {
     let found = {
@@ -121,7 +129,7 @@ mod tests {
             let row = rows::close(META, &"schema", &[2]);
             txn.open_table(META).unwrap().insert("schema", row.as_slice()).unwrap();
         }
-        assert_eq!(run(&txn).unwrap(), [(3, 1_000)]);
+        assert_eq!(run(&txn).unwrap(), [(3, 1_000), (4, 0)]);
         assert_eq!(run(&txn).unwrap(), []);
         txn.commit().unwrap();
         let txn = database.begin_read().unwrap();

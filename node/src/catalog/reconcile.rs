@@ -5,15 +5,17 @@ use super::{
     apply::{Changes, Merge, is_known},
     commit::{Core, LocalLog, Stage, kinds, write_authors, write_own},
     forks::{Logs, Place},
+    identity::Checked,
     local,
     rows::{self, BatchRow},
-    segments::{Found, LOCAL_FOLDER, author_of, file_name, first_seq_of, folder_of},
+    segments::{Found, LOCAL_FOLDER, NEW_SUFFIX, author_of, file_name, first_of, folder_of, segment_of},
     tables::*,
 };
 use larder_protocol::{
     codec,
-    log::{Author, Batch, SealedBatch, batch_hash},
+    log::{Author, Batch, Header, SealedBatch},
     planted::{Plant, is_planted},
+    record::lasts,
     time::Timestamp,
 };
 use redb::{ReadableTable, ReadableTableMetadata, WriteTransaction};
@@ -22,12 +24,14 @@ use std::{collections::BTreeMap, sync::Arc};
 /// Batches per commit while replaying: a crash repeats at most these.
 const REPLAY_BATCHES: usize = 64;
 
-type Replayed = (u32, BatchRow, Batch);
+/// Log, first operation and row of a batch, and its operations unless it is a husk.
+type Replayed = (u32, u64, BatchRow, Option<Batch>);
 
 /// The files of one folder, and how far they were read.
 struct Folder {
     author: Author,
-    firsts: Vec<u64>,
+    /// Its segments, in the order in which they begin.
+    segments: Vec<u64>,
     /// Index of the file, and offset in it; `None` before the first.
     at: Option<(usize, u64)>,
 }
@@ -50,6 +54,12 @@ struct Replay {
     tails: BTreeMap<Author, (u64, u64)>,
     /// The youngest incarnation of this device of which others returned something.
     returned: Option<u32>,
+    /// Rows of batches that came whole.
+    moved: Vec<((u32, u64), BatchRow)>,
+    /// Husks or checkpoints were found.
+    looks_back: bool,
+    /// Whole batches were found of which husks were merged.
+    anew: bool,
 }
 
 impl Core {
@@ -64,10 +74,11 @@ impl Core {
         let mut folders: BTreeMap<String, Vec<u64>> = BTreeMap::new();
         let files = self.shared.files().list().map_err(|error| super::segments::Segments::error("", error))?;
         for name in files {
-            if let Some((folder, file)) = name.split_once('/')
-                && let Some(first) = first_seq_of(file)
-            {
-                folders.entry(folder.to_owned()).or_default().push(first);
+            let Some((folder, file)) = name.split_once('/') else { continue };
+            if let Some(segment) = segment_of(file) {
+                folders.entry(folder.to_owned()).or_default().push(segment);
+            } else if file.ends_with(NEW_SUFFIX) && folder != LOCAL_FOLDER {
+                self.remove_old(&name);
             }
         }
         let mut replay = Replay::default();
@@ -76,7 +87,8 @@ impl Core {
             if folder == LOCAL_FOLDER {
                 self.replay_local(&firsts, report)?;
             } else if let Some(author) = author_of(&folder) {
-                waiting.push(Folder { author, firsts, at: None });
+                let segments = self.newest_of(author, firsts)?;
+                waiting.push(Folder { author, segments, at: None });
             }
         }
         // Histories go on from each other, in whatever order their folders come.
@@ -96,6 +108,9 @@ impl Core {
             self.set_aside_from(&folder, report)?;
         }
         self.replay_commit(&mut replay, now)?;
+        if replay.looks_back {
+            self.look_back(replay.anew, now)?;
+        }
         for (author, (segment, offset)) in std::mem::take(&mut replay.tails) {
             if let Some(number) = self.authors.find(&author) {
                 let row = self.authors.row_mut(number);
@@ -149,14 +164,14 @@ impl Core {
             (Some(at), _) => at,
             (None, Some(number)) => {
                 let row = self.authors.row(number);
-                let at = folder.firsts.iter().position(|first| *first >= row.segment);
-                let at = at.unwrap_or(folder.firsts.len());
-                (at, if folder.firsts.get(at) == Some(&row.segment) { row.offset } else { 0 })
+                let at = folder.segments.iter().position(|segment| first_of(*segment) >= first_of(row.segment));
+                let at = at.unwrap_or(folder.segments.len());
+                (at, if folder.segments.get(at) == Some(&row.segment) { row.offset } else { 0 })
             }
             (None, None) => (0, 0),
         };
-        while let Some(first) = folder.firsts.get(at).copied() {
-            let file = file_name(&folder_of(&author), first);
+        while let Some(segment) = folder.segments.get(at).copied() {
+            let file = file_name(&folder_of(&author), segment);
             loop {
                 folder.at = Some((at, offset));
                 let (frame, next) = match segments.frame_at(&file, offset)? {
@@ -175,7 +190,7 @@ impl Core {
                     Found::Damaged => return self.set_aside_from(folder, report).map(|()| Stop::Done),
                 };
                 let opened = codec::decode::<SealedBatch>(&frame.payload).ok().map(|sealed| identity.open(&sealed));
-                let (signed, batch) = match opened {
+                let Checked { header, hash, bytes, batch } = match opened {
                     Some(Some(Ok(opened))) => opened,
                     Some(None) => {
                         report.locked_logs.push(author);
@@ -183,50 +198,56 @@ impl Core {
                     }
                     _ => return self.set_aside_from(folder, report).map(|()| Stop::Done),
                 };
-                if batch.author.device != author.device || (!author.is_split() && batch.author != author) {
+                if header.author.device != author.device || (!author.is_split() && header.author != author) {
                     return self.set_aside_from(folder, report).map(|()| Stop::Done);
                 }
-                let hash = batch_hash(&signed);
-                let place = self.place_replayed(&batch, &hash, &replay.hashes)?;
-                let placed = BatchRow {
-                    folder: author.incarnation,
-                    segment: first,
-                    offset,
-                    len: next - offset,
-                    hash,
-                    kinds: kinds(&batch),
-                };
+                let place = self.place_replayed(&header, &hash, &replay.hashes)?;
+                let (first_seq, next_seq, len) = (header.first_seq, header.next_seq(), next - offset);
+                let is = Checked { header, hash, bytes, batch };
+                let (folder_number, husk, kinds) = (author.incarnation, is.batch.is_none(), kinds(&is));
+                let placed = BatchRow { folder: folder_number, segment, offset, len, hash, husk, kinds };
+                let checkpoint = is.checkpoint();
+                replay.looks_back |= husk || checkpoint.is_some();
                 let log = match place {
                     Place::Next(log) => Some(log),
-                    Place::First => Some(self.authors.number(&identity.group, &batch.author)),
+                    Place::First => Some(self.authors.number(&identity.group, &is.header.author)),
                     Place::Fork { .. } if self.authors.is_quarantined(&author.device) => None,
                     Place::Fork { log, old, before } => {
                         self.replay_commit(replay, now)?;
-                        Some(self.replay_split(log, batch.first_seq, before, old, &hash, now)?)
+                        Some(self.replay_split(log, first_seq, before, old, &hash, now)?)
                     }
-                    // Read again after a crash.
-                    Place::Known(_) => None,
+                    // Read again after a crash, or it came whole after its husk.
+                    Place::Known(log) => {
+                        if replay.hashes.contains_key(&(log, first_seq)) {
+                            self.replay_commit(replay, now)?;
+                        }
+                        self.replay_known((log, first_seq), &placed, replay)?;
+                        None
+                    }
                     Place::Missing(_) | Place::Elsewhere => return Ok(Stop::Waits),
                 };
                 if let Some(log) = log {
                     let row = self.authors.row_mut(log);
-                    (row.stored, row.last_hash) = (batch.next_seq(), hash);
+                    (row.stored, row.last_hash) = (next_seq, hash);
                     if frame.accounted || own {
-                        self.authors.account(log, batch.first_seq, batch.next_seq());
+                        self.authors.account(log, first_seq, next_seq);
                     }
                     if own && frame.returned {
-                        replay.returned = replay.returned.max(Some(batch.author.incarnation));
+                        replay.returned = replay.returned.max(Some(is.header.author.incarnation));
+                    }
+                    if let Some(checkpoint) = checkpoint {
+                        self.authors.add_checkpoint(log, first_seq, checkpoint);
                     }
                     report.replayed_batches += 1;
-                    replay.hashes.insert((log, batch.first_seq), hash);
-                    replay.chunk.push((log, placed, batch));
+                    replay.hashes.insert((log, first_seq), hash);
+                    replay.chunk.push((log, first_seq, placed, is.batch));
                 }
                 match self.authors.find(&author) {
                     Some(number) => {
                         let row = self.authors.row_mut(number);
-                        (row.segment, row.offset) = (first, next);
+                        (row.segment, row.offset) = (segment, next);
                     }
-                    None => drop(replay.tails.insert(author, (first, next))),
+                    None => drop(replay.tails.insert(author, (segment, next))),
                 }
                 if replay.chunk.len() >= REPLAY_BATCHES {
                     self.replay_commit(replay, now)?;
@@ -240,7 +261,7 @@ impl Core {
 
     fn place_replayed(
         &self,
-        batch: &Batch,
+        batch: &Header,
         hash: &[u8; 32],
         staged: &BTreeMap<(u32, u64), [u8; 32]>,
     ) -> Result<Place, CatalogError> {
@@ -297,15 +318,15 @@ impl Core {
     fn set_aside_from(&self, folder: &Folder, report: &mut OpenReport) -> Result<(), CatalogError> {
         let (at, offset) = folder.at.unwrap_or_default();
         report.damaged_logs.push(folder.author);
-        for (later, first) in folder.firsts.iter().enumerate().skip(at) {
-            let file = file_name(&folder_of(&folder.author), *first);
+        for (later, segment) in folder.segments.iter().enumerate().skip(at) {
+            let file = file_name(&folder_of(&folder.author), *segment);
             report.cut_bytes += self.set_aside(&file, if later == at { offset } else { 0 }, true)?;
         }
         Ok(())
     }
 
     fn replay_commit(&mut self, replay: &mut Replay, now: Timestamp) -> Result<(), CatalogError> {
-        if replay.chunk.is_empty() {
+        if replay.chunk.is_empty() && replay.moved.is_empty() {
             return Ok(());
         }
         let permits = self.shared.permits();
@@ -315,15 +336,22 @@ impl Core {
             let mut authors = self.authors.clone();
             let mut merge = Merge::begin(&txn, permits.as_ref(), &authors)?;
             let mut table = txn.open_table(BATCHES)?;
-            for (number, placed, batch) in &replay.chunk {
-                let key = (*number, batch.first_seq);
+            for (key, placed) in &replay.moved {
+                table.insert(*key, rows::close(BATCHES, key, &placed.encode()).as_slice())?;
+            }
+            for (number, first, placed, batch) in &replay.chunk {
+                let key = (*number, *first);
                 table.insert(key, rows::close(BATCHES, &key, &placed.encode()).as_slice())?;
-                let own = batch.author.device == self.own.device;
-                if own && let Some(last) = batch.ops.last() {
+                let own = authors.row(*number).author.device == self.own.device;
+                if own && let Some(last) = batch.as_ref().and_then(|batch| batch.ops.last()) {
                     self.clock = larder_protocol::time::HlcClock::new(self.clock.last().max(last.hlc));
                 }
                 if authors.is_ready(*number) {
-                    merge.batch(*number, authors.row_mut(*number), batch, if own { None } else { Some(now) })?;
+                    let row = authors.row_mut(*number);
+                    match batch {
+                        Some(batch) => merge.batch(*number, row, batch, if own { None } else { Some(now) })?,
+                        None => Merge::husk(row, *first, first.saturating_add(placed.ops())),
+                    }
                 }
             }
             drop(table);
@@ -337,7 +365,57 @@ impl Core {
         write_own(&txn, &self.own, &self.clock, self.own_shared, &self.local_log)?;
         txn.commit()?;
         replay.chunk.clear();
+        replay.moved.clear();
         replay.hashes.clear();
+        Ok(())
+    }
+
+    /// A batch that redb knows: if it came whole after its husk, that is what counts.
+    fn replay_known(&self, key: (u32, u64), placed: &BatchRow, replay: &mut Replay) -> Result<(), CatalogError> {
+        let txn = self.shared.db.begin_read()?;
+        let table = txn.open_table(BATCHES)?;
+        let Some(row) = table.get(key)? else { return Ok(()) };
+        let known = BatchRow::decode(rows::open(BATCHES, &key, row.value())?)?;
+        if known.husk && !placed.husk {
+            (replay.anew, replay.looks_back) = (true, true);
+            replay.moved.push((key, placed.clone()));
+        }
+        Ok(())
+    }
+
+    /// Looks for husks that nothing proves, and for rows that rest on what no longer counts, after batches were replayed.
+    fn look_back(&mut self, anew: bool, now: Timestamp) -> Result<(), CatalogError> {
+        let (permits, shared) = (self.shared.permits(), Arc::clone(&self.shared));
+        let txn = shared.begin_write()?;
+        let mut authors = self.authors.clone();
+        {
+            let table = txn.open_table(BATCHES)?;
+            let numbers: Vec<u32> = authors.iter().map(|(number, _)| number).collect();
+            for number in numbers {
+                authors.row_mut(number).doubt = None;
+                Self::find_doubt(&table, &mut authors, number, &BTreeMap::new())?;
+                let own = authors.row(number).author.device == self.own.device;
+                let row = authors.row_mut(number);
+                if let Some(doubt) = row.doubt {
+                    (row.accounted, row.again) = (row.accounted.min(doubt), true);
+                } else if own {
+                    let stored = row.stored;
+                    authors.account(number, 0, stored);
+                }
+            }
+        }
+        let rests = {
+            let mut merge = Merge::begin(&txn, permits.as_ref(), &authors)?;
+            let rests = merge.rests_on_dead()?;
+            merge.finish()?;
+            rests
+        };
+        if anew || rests {
+            self.merge_anew(&txn, &mut authors, now)?;
+        }
+        write_authors(&txn, &mut authors, Vec::new())?;
+        txn.commit()?;
+        self.authors = authors;
         Ok(())
     }
 
@@ -425,7 +503,8 @@ impl Core {
             let author = *self.authors.row(number);
             for (kind, count) in BatchRow::decode(rows::open(BATCHES, &(number, seq), row.value())?)?.kinds {
                 for _ in 0..count {
-                    if is_known(kind) && seq < author.merged {
+                    let dead = !lasts(kind) && self.authors.dead(number).is_some_and(|dead| dead.contains(seq));
+                    if is_known(kind) && seq < author.merged && !dead {
                         let was = !any_refused || refused.get((number, seq))?.is_none();
                         let permitted = permits.permits(&author.author, seq, kind)
                             && !self.authors.is_quarantined(&author.author.device);
@@ -456,17 +535,7 @@ impl Core {
             authors.row_mut(*number).merged = authors.split_of(*number).map_or(0, |split| split.base);
         }
         for number in numbers {
-            if !authors.is_ready(number) {
-                continue;
-            }
-            let not_after = if authors.row(number).author.device == self.own.device { None } else { Some(now) };
-            while authors.row(number).merged < authors.row(number).stored {
-                let (_, batch) = self.stored_batch(&table, authors, number, authors.row(number).merged)?;
-                merge.batch(number, authors.row_mut(number), &batch, not_after)?;
-                if authors.row(number).merged < batch.next_seq() {
-                    break;
-                }
-            }
+            self.merge_stored(&table, &mut merge, authors, number, now)?;
         }
         drop(table);
         write_authors(txn, authors, Vec::new())?;

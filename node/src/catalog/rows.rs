@@ -159,10 +159,14 @@ pub(super) struct AuthorRow {
     pub(super) merged: u64,
     /// Hash of the last stored batch.
     pub(super) last_hash: [u8; 32],
-    /// First sequence number of the segment file that is being written.
+    /// The segment file that is being written.
     pub(super) segment: u64,
     /// Length of that file in bytes.
     pub(super) offset: u64,
+    /// First operation of the first husk that no checkpoint of this log proves yet: nothing from there on is accounted for.
+    pub(super) doubt: Option<u64>,
+    /// A session ended without the proof: others are asked for everything from the doubtful husk on.
+    pub(super) again: bool,
 }
 
 impl AuthorRow {
@@ -171,6 +175,7 @@ impl AuthorRow {
         to.fixed(self.author.device.as_bytes()).number(self.author.incarnation.into());
         to.number(self.accounted).number(self.stored).number(self.merged).fixed(&self.last_hash);
         to.number(self.segment).number(self.offset);
+        to.number(self.doubt.map_or(0, |doubt| doubt.saturating_add(1))).number(self.again.into());
         to.0
     }
 
@@ -185,6 +190,8 @@ impl AuthorRow {
             last_hash: from.array()?,
             segment: from.number()?,
             offset: from.number()?,
+            doubt: from.number()?.checked_sub(1),
+            again: from.number()? == 1,
         })
     }
 }
@@ -216,16 +223,21 @@ impl Split {
 pub(super) struct BatchRow {
     /// Incarnation in the name of its folder: of the log that it was written to, before any split.
     pub(super) folder: u32,
-    /// First sequence number of its segment file.
+    /// Its segment file.
     pub(super) segment: u64,
     /// Start of its frame in that file.
     pub(super) offset: u64,
     /// Length of the frame in bytes.
     pub(super) len: u64,
     pub(super) hash: [u8; 32],
-    /// Kinds of its operations in order: (kind, how many in a row).
+    /// It has no operations any longer.
+    pub(super) husk: bool,
+    /// Kinds of its operations in order: (kind, how many in a row). Of a husk, which has none, [`HUSK_KIND`].
     pub(super) kinds: Vec<(u16, u32)>,
 }
+
+/// Stands for the kinds of a husk's operations; no statement has it.
+pub(super) const HUSK_KIND: u16 = 0;
 
 impl BatchRow {
     pub(super) fn ops(&self) -> u64 {
@@ -235,6 +247,7 @@ impl BatchRow {
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut to = Writer::default();
         to.number(self.folder.into()).number(self.segment).number(self.offset).number(self.len).fixed(&self.hash);
+        to.number(self.husk.into());
         for (kind, count) in &self.kinds {
             to.number((*kind).into()).number((*count).into());
         }
@@ -245,11 +258,12 @@ impl BatchRow {
         let mut from = Reader::new(bytes, "batches-1");
         let folder = from.small()?;
         let (segment, offset, len, hash) = (from.number()?, from.number()?, from.number()?, from.array()?);
+        let husk = from.number()? == 1;
         let mut kinds = Vec::new();
         while !from.rest.is_empty() {
             kinds.push((u16::try_from(from.number()?).map_err(|_| from.damaged())?, from.small()?));
         }
-        Ok(Self { folder, segment, offset, len, hash, kinds })
+        Ok(Self { folder, segment, offset, len, hash, husk, kinds })
     }
 }
 

@@ -1,8 +1,10 @@
 //! Log segments: every batch, sealed, in append-only files beside the database.
 //!
 //! A batch is first appended here and synced, then indexed in redb and merged; whatever redb lacks is replayed when
-//! the catalog opens. `log/<device>.<incarnation>/<first seq>.seg` holds one author, `log/local/…`
-//! the values that only this device has, in the file with the highest number. A file is a row of frames:
+//! the catalog opens. `log/<device>.<incarnation>/<segment>.seg` holds one author, `log/local/…`
+//! the values that only this device has, in the file with the highest number. The number of a segment is the sequence number
+//! with which it begins, in 40 bits; above them, how often the file was written anew: of two that begin alike the higher one
+//! counts. A file is a row of frames:
 //!
 //! ```text
 //! "LDR1"  flags u32  payload length u32  operations u32  first seq u64  checksum [8]  payload
@@ -311,11 +313,25 @@ pub(super) fn author_of(folder: &str) -> Option<Author> {
     (folder_of(&author) == folder).then_some(author)
 }
 
-pub(super) fn file_name(folder: &str, first_seq: u64) -> String {
-    format!("{folder}/{first_seq:020}.seg")
+/// Sequence numbers have so many bits; those above them in the number of a segment count how often the file was written
+/// anew.
+const SEQ_BITS: u32 = 40;
+
+/// The sequence number with which a segment begins.
+pub(super) const fn first_of(segment: u64) -> u64 {
+    segment & ((1 << SEQ_BITS) - 1)
 }
 
-pub(super) fn first_seq_of(file: &str) -> Option<u64> {
+/// The same segment, written anew.
+pub(super) const fn next_generation(segment: u64) -> u64 {
+    segment + (1 << SEQ_BITS)
+}
+
+pub(super) fn file_name(folder: &str, segment: u64) -> String {
+    format!("{folder}/{segment:020}.seg")
+}
+
+pub(super) fn segment_of(file: &str) -> Option<u64> {
     file.strip_suffix(".seg").filter(|digits| digits.len() == 20)?.parse().ok()
 }
 
@@ -475,7 +491,10 @@ mod tests {
         let author = Author { device: DeviceId::new([7; 32]), incarnation: 3 };
         assert_eq!(author_of(&folder_of(&author)), Some(author));
         assert_eq!(author_of("membership"), None);
-        assert_eq!(first_seq_of("00000000000000000042.seg"), Some(42));
-        assert_eq!(first_seq_of("42.seg"), None);
+        assert_eq!(segment_of("00000000000000000042.seg"), Some(42));
+        assert_eq!(segment_of("42.seg"), None);
+        let anew = next_generation(next_generation(42));
+        assert_eq!((first_of(anew), first_of(42)), (42, 42));
+        assert!(anew > next_generation(42) && segment_of(&file_name("a", anew)[2..]) == Some(anew));
     }
 }

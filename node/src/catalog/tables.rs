@@ -18,6 +18,11 @@ pub(super) const BATCHES: Rows<(u32, u64)> = TableDefinition::new("batches-1");
 /// Author number of one of several histories → [`Split`](super::rows::Split): which log it goes on from, and where.
 /// The first batches of two histories that go on from one place are the proof of a fork.
 pub(super) const SPLITS: Rows<u32> = TableDefinition::new("splits-1");
+/// (author number, seq) → checkpoint of that log that stands there.
+pub(super) const CHECKPOINTS: Rows<(u32, u64)> = TableDefinition::new("checkpoints-1");
+/// (number of the log that a device signs, first seq) → sealed batch: a checkpoint that came ahead of its place, for as long
+/// as a husk that it is to prove is in doubt.
+pub(super) const PROOFS: Rows<(u32, u64)> = TableDefinition::new("proofs-1");
 /// (author number, seq) → (): operations whose author was not permitted to make them.
 pub(super) const REFUSED: TableDefinition<'static, (u32, u64), ()> = TableDefinition::new("refused-1");
 /// (author number, location number) → greatest mount epoch that this author announced.

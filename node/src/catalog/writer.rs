@@ -3,10 +3,11 @@
 //! A lone request is not delayed; while a commit runs, others gather and form the next one.
 
 use super::{
-    AppendError, Appended, Applied, CatalogError, Commit, LocalWrite, Permits, ReceiveError,
+    AppendError, Appended, Applied, CatalogError, Commit, Compacted, Compaction, LocalWrite, Permits, ReceiveError,
     commit::{Body, Core, Received, Stage},
     forks::Taken,
     healing::Healing,
+    read::Plan,
 };
 use larder_protocol::{
     log::Author,
@@ -70,6 +71,12 @@ pub(super) enum Request {
     CompactLocal {
         reply: Reply<Result<u64, CatalogError>>,
     },
+    Compact {
+        plan: Option<Plan>,
+        limits: Compaction,
+        now: Timestamp,
+        reply: Reply<Result<Compacted, CatalogError>>,
+    },
 }
 
 impl Request {
@@ -80,6 +87,7 @@ impl Request {
             | Self::Receive { now, .. }
             | Self::Release { now, .. }
             | Self::Permits { now, .. }
+            | Self::Compact { now, .. }
             | Self::Care { now, .. } => Some(*now),
             Self::Account { .. } | Self::Shared { .. } | Self::CompactLocal { .. } => None,
         }
@@ -153,6 +161,13 @@ pub(super) fn run(
                 let result = core.compact_local().inspect_err(|error| healing.failed(&core, error));
                 let _ = reply.send(result);
             }
+            Request::Compact { plan, limits, now, reply } => {
+                let mut commits = Vec::new();
+                let result = core.compact_logs(plan, &limits, now, &mut commits);
+                let result = result.inspect_err(|error| healing.failed(&core, error));
+                commits.iter().for_each(|commit| tell(&subscribers, commit));
+                let _ = reply.send(result);
+            }
             request => {
                 let mut stage = Stage::new(&core);
                 let mut answers = Vec::new();
@@ -163,6 +178,7 @@ pub(super) fn run(
                             request @ (Request::Permits { .. }
                             | Request::Care { .. }
                             | Request::CompactLocal { .. }
+                            | Request::Compact { .. }
                             | Request::Shared { .. }),
                         ) => {
                             next = Some(request);
@@ -226,7 +242,11 @@ fn stage_request(core: &Core, stage: &mut Stage, answers: &mut Vec<Answer>, requ
             stage.at(now);
             answers.push(answer(reply, ()));
         }
-        Request::Permits { .. } | Request::Care { .. } | Request::CompactLocal { .. } | Request::Shared { .. } => {
+        Request::Permits { .. }
+        | Request::Care { .. }
+        | Request::CompactLocal { .. }
+        | Request::Compact { .. }
+        | Request::Shared { .. } => {
             unreachable!("these are never staged with others")
         }
     }

@@ -21,7 +21,7 @@ pub(crate) use places::{Place, Places};
 
 use crate::{
     audit::Event as Noted,
-    catalog::{Commit, ReceiveError},
+    catalog::{Commit, Compacted, Compaction, ReceiveError},
     network::{Event, Verdict},
     node::{Node, now, remember_ports},
 };
@@ -48,7 +48,7 @@ const ADDRESS_PAUSE: Duration = Duration::from_millis(200);
 const ROTATE_PAUSE: Duration = Duration::from_secs(2);
 /// How much longer for each admin that is senior to it and connected: that one is to do it.
 const ROTATE_TURN: Duration = Duration::from_secs(5);
-/// How often it is looked whether the local log can be compacted, and how long nothing may have been said before.
+/// How often it is looked whether logs can be compacted, and how long nothing may have been said before.
 const COMPACT_EVERY: Duration = Duration::from_secs(600);
 const COMPACT_PAUSE: Duration = Duration::from_secs(30);
 /// How often operations from the future are looked at, and it is kept what devices have used of their shares.
@@ -181,12 +181,7 @@ impl Engine {
         }
         if self.compact_at <= now_at {
             self.compact_at = now_at + COMPACT_EVERY;
-            let catalog = self.node.catalog.clone();
-            self.node.tasks.spawn_blocking(move || match catalog.compact_local_log() {
-                Ok(0) => {}
-                Ok(freed_bytes) => tracing::info!(freed_bytes, "local log compacted"),
-                Err(error) => tracing::warn!(%error, "the local log cannot be compacted"),
-            });
+            self.compact();
         }
         if self.release_at <= now_at {
             self.release_at = now_at + RELEASE_EVERY;
@@ -210,6 +205,24 @@ impl Engine {
             Ok(true) => node.note(Noted::ok("rotate", node.group)),
             Ok(false) => {}
             Err(error) => tracing::error!(%error, "a new epoch cannot be kept"),
+        });
+    }
+
+    /// Lets go of what in the logs no longer counts.
+    fn compact(&self) {
+        let node = self.node.clone();
+        self.node.tasks.spawn_blocking(move || {
+            match node.catalog.compact_local_log() {
+                Ok(0) => {}
+                Ok(freed_bytes) => tracing::info!(freed_bytes, "local log compacted"),
+                Err(error) => tracing::warn!(%error, "the local log cannot be compacted"),
+            }
+            let limits = Compaction { alone: node.members.devices().len() <= 1, ..Compaction::default() };
+            match node.catalog.compact_logs(limits, now()) {
+                Ok(done) if done == Compacted::default() => {}
+                Ok(done) => tracing::info!(?done, "logs compacted"),
+                Err(error) => tracing::warn!(%error, "logs cannot be compacted"),
+            }
         });
     }
 
@@ -345,7 +358,8 @@ impl Engine {
                         self.held_at.get_or_insert(Instant::now() + HELD_TIME_MAX);
                         Verdict::Accept
                     }
-                    Ok(Err(ReceiveError::Batch(error))) => {
+                    // A husk never comes by gossip.
+                    Ok(Err(error @ (ReceiveError::Batch(_) | ReceiveError::Unproven { .. }))) => {
                         tracing::warn!(device = %from, %error, "gossip: unsound batch");
                         self.node.conduct.fault(&from, &error, Instant::now());
                         Verdict::Reject

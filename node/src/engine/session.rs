@@ -150,7 +150,7 @@ impl SessionError {
             self,
             Self::Frame(FrameError::TooLong { .. })
                 | Self::Decode(_)
-                | Self::Receive(ReceiveError::Batch(_) | ReceiveError::Gap { .. })
+                | Self::Receive(ReceiveError::Batch(_) | ReceiveError::Gap { .. } | ReceiveError::Unproven { .. })
                 | Self::Violation(_)
                 | Self::Vault
                 | Self::Quota

@@ -1,27 +1,25 @@
 //! Batches of operations: signed by their author, sealed for the group.
 
 use super::{
-    Author, INCARNATIONS_MAX,
+    Author,
+    header::{Header, SignedHeader, ops_hash},
     pack::{self, PackError},
 };
 use crate::{
     bounded::{Bytes, List},
     codec::{self, DecodeError, EncodeError, Wire},
     id::{DeviceId, EpochId, GroupId},
-    record::BODY_BYTES_MAX,
+    record::{BODY_BYTES_MAX, lasts},
     time::Hlc,
 };
 use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce, aead::Aead};
-use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use ed25519_dalek::{Signature, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
 
 /// Most operations in one batch.
 pub const BATCH_OPS_MAX: usize = 1_000;
 /// Most bytes in one signed batch; a batch is closed before it gets there.
 pub const BATCH_BYTES_MAX: usize = 1 << 20;
-
-const SIGNATURE_DOMAIN: &[u8] = b"larder batch v1\0";
-const HASH_CONTEXT: &str = "larder 2026 batch hash v1";
 
 /// One operation: a statement of a kind, as its author encoded it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,8 +32,15 @@ pub struct Op {
     pub body: Bytes<BODY_BYTES_MAX>,
 }
 
+/// The operations of one batch.
+pub type Ops = List<Op, BATCH_OPS_MAX>;
+
+impl Wire for Ops {
+    const MAX_BYTES: usize = BATCH_BYTES_MAX;
+}
+
 /// Consecutive operations of one author.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
     /// The group it belongs to.
     pub group: GroupId,
@@ -46,18 +51,19 @@ pub struct Batch {
     /// Hash of the author's batch before, or [`genesis_hash`].
     pub previous: [u8; 32],
     /// The operations, at least one.
-    pub ops: List<Op, BATCH_OPS_MAX>,
+    pub ops: Ops,
 }
 
 impl Batch {
+    /// Whether it has an operation of a kind that always counts.
+    pub fn is_lasting(&self) -> bool {
+        self.ops.iter().any(|op| lasts(op.kind))
+    }
+
     /// Sequence number after the last operation.
     pub fn next_seq(&self) -> u64 {
         self.first_seq.saturating_add(self.ops.len() as u64)
     }
-}
-
-impl Wire for Batch {
-    const MAX_BYTES: usize = BATCH_BYTES_MAX;
 }
 
 /// What stands in for the batch before an author's first.
@@ -69,9 +75,7 @@ pub fn genesis_hash(group: &GroupId, author: &Author) -> [u8; 32] {
 
 /// Hash of a signed batch, which the next one names.
 pub fn batch_hash(batch: &SignedBatch) -> [u8; 32] {
-    let mut hasher = blake3::Hasher::new_derive_key(HASH_CONTEXT);
-    hasher.update(&batch.bytes);
-    *hasher.finalize().as_bytes()
+    batch.header.hash()
 }
 
 /// Why a batch is refused.
@@ -89,6 +93,15 @@ pub enum BatchError {
     /// It has no operation, its sequence numbers overflow, or its author has an impossible incarnation.
     #[error("batch has no operation, or an impossible sequence number or incarnation")]
     Range,
+    /// Its operations are not those that its header names.
+    #[error("batch has other operations than it was signed with")]
+    Ops,
+    /// It has an operation that always counts, and does not say so.
+    #[error("batch has an operation that always counts, and does not say so")]
+    Lasting,
+    /// It is only a husk.
+    #[error("batch has no operations any longer")]
+    Husk,
     /// What is inside the seal is not what it says.
     #[error("batch: {0}")]
     Pack(#[from] PackError),
@@ -97,62 +110,76 @@ pub enum BatchError {
     Seal,
 }
 
-/// A batch and its author's signature over exactly these bytes.
+/// A batch with its author's signature over its header.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SignedBatch {
-    /// Encoded [`Batch`].
-    pub bytes: Bytes<BATCH_BYTES_MAX>,
-    /// Ed25519 over a domain tag and `bytes`.
-    pub signature: Bytes<64>,
+    /// All but the operations, signed.
+    pub header: SignedHeader,
+    /// Encoded [`Ops`].
+    pub ops: Bytes<BATCH_BYTES_MAX>,
 }
 
 impl Wire for SignedBatch {
-    const MAX_BYTES: usize = BATCH_BYTES_MAX + 128;
+    const MAX_BYTES: usize = BATCH_BYTES_MAX + SignedHeader::MAX_BYTES + 16;
 }
 
 impl SignedBatch {
     /// Signs a batch with its author's key.
     ///
     /// # Errors
-    /// [`EncodeError`] when the batch exceeds [`BATCH_BYTES_MAX`].
+    /// [`EncodeError`] when the operations exceed [`BATCH_BYTES_MAX`].
     pub fn sign(batch: &Batch, key: &SigningKey) -> Result<Self, EncodeError> {
-        let bytes = codec::encode(batch)?;
-        let signature = key.sign(&signed_message(&bytes)).to_bytes().to_vec();
+        let ops = codec::encode(&batch.ops)?;
+        let header = Header {
+            group: batch.group,
+            author: batch.author,
+            first_seq: batch.first_seq,
+            count: batch.ops.len() as u32,
+            previous: batch.previous,
+            lasting: batch.is_lasting(),
+            ops: ops_hash(&ops),
+        };
         Ok(Self {
-            bytes: Bytes::new(bytes).expect("encode keeps the batch's limit"),
-            signature: Bytes::new(signature).expect("an Ed25519 signature has 64 bytes"),
+            header: SignedHeader::sign(&header, key),
+            ops: Bytes::new(ops).expect("encode keeps the operations' limit"),
         })
     }
 
-    /// Checks signature and group, and decodes.
+    /// Checks signature, group and operations, and decodes.
     ///
     /// # Errors
     /// [`BatchError`] says what is wrong.
     pub fn verify(&self, group: &GroupId) -> Result<Batch, BatchError> {
-        let batch = self.decode()?;
-        if batch.group != *group {
-            return Err(BatchError::Group);
+        let header = self.header.verify(group)?;
+        if ops_hash(&self.ops) != header.ops {
+            return Err(BatchError::Ops);
         }
-        if batch.author.incarnation >= INCARNATIONS_MAX
-            || batch.ops.is_empty()
-            || batch.first_seq.checked_add(batch.ops.len() as u64).is_none()
-        {
-            return Err(BatchError::Range);
+        let lasting = header.lasting;
+        let batch = self.with_ops(header)?;
+        if batch.is_lasting() && !lasting {
+            return Err(BatchError::Lasting);
         }
-        verify_device_signature(&batch.author.device, &signed_message(&self.bytes), &self.signature)
-            .ok_or(BatchError::Signature)?;
         Ok(batch)
     }
 
     /// Decodes without checking the signature: for bytes that were verified before they were stored.
     ///
     /// # Errors
-    /// [`DecodeError`] when the bytes are no batch.
-    pub fn decode(&self) -> Result<Batch, DecodeError> {
-        codec::decode(&self.bytes)
+    /// [`BatchError`] when the bytes are no batch.
+    pub fn decode(&self) -> Result<Batch, BatchError> {
+        self.with_ops(self.header.decode()?)
     }
 
-    /// What is sealed: the batch, compressed when that pays. Not canonical: the signature is over [`bytes`](Self::bytes).
+    fn with_ops(&self, header: Header) -> Result<Batch, BatchError> {
+        let ops: Ops = codec::decode(&self.ops)?;
+        if ops.len() != header.count as usize {
+            return Err(BatchError::Ops);
+        }
+        let Header { group, author, first_seq, previous, .. } = header;
+        Ok(Batch { group, author, first_seq, previous, ops })
+    }
+
+    /// What is sealed: the batch, compressed when that pays. Not canonical: the signature is over its header.
     ///
     /// # Errors
     /// [`EncodeError`] when the batch exceeds its limits.
@@ -161,7 +188,23 @@ impl SignedBatch {
     }
 }
 
-/// A signed batch as it lies inside a seal.
+impl SignedHeader {
+    /// What is sealed in place of a batch that no longer counts.
+    pub fn pack(&self) -> Packed {
+        Packed(pack::pack_husk(&codec::encode(self).expect("a header keeps its limit")))
+    }
+}
+
+/// What a seal held.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Opened {
+    /// A batch with its operations.
+    Whole(SignedBatch),
+    /// All that is left of one that no longer counts.
+    Husk(SignedHeader),
+}
+
+/// A signed batch, or its husk, as it lies inside a seal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Packed(Vec<u8>);
 
@@ -179,10 +222,6 @@ impl Packed {
             .expect("a batch is shorter than the cipher's limit of 256 GiB");
         SealedBatch { epoch, nonce, sealed: Bytes::new(sealed).expect("a sealed batch keeps its limit") }
     }
-}
-
-fn signed_message(bytes: &[u8]) -> Vec<u8> {
-    [SIGNATURE_DOMAIN, bytes].concat()
 }
 
 /// Checks an Ed25519 signature by a device's key over `message`.
@@ -211,18 +250,32 @@ impl SealedBatch {
     ///
     /// # Errors
     /// [`BatchError::Seal`] for another key or changed bytes.
-    pub fn open(&self, key: &[u8; 32]) -> Result<SignedBatch, BatchError> {
+    pub fn open(&self, key: &[u8; 32]) -> Result<Opened, BatchError> {
         let plain = XChaCha20Poly1305::new(key.into())
             .decrypt(&XNonce::from(self.nonce), &self.sealed[..])
             .map_err(|_| BatchError::Seal)?;
-        Ok(codec::decode(&pack::unpack(&plain, SignedBatch::MAX_BYTES)?)?)
+        match pack::husk_in(&plain) {
+            Some(header) => Ok(Opened::Husk(codec::decode(header)?)),
+            None => Ok(Opened::Whole(codec::decode(&pack::unpack(&plain, SignedBatch::MAX_BYTES)?)?)),
+        }
+    }
+
+    /// Opens the seal of a whole batch.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and [`BatchError::Husk`].
+    pub fn open_whole(&self, key: &[u8; 32]) -> Result<SignedBatch, BatchError> {
+        match self.open(key)? {
+            Opened::Whole(signed) => Ok(signed),
+            Opened::Husk(_) => Err(BatchError::Husk),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::laws;
+    use crate::{codec::laws, log::INCARNATIONS_MAX};
     use proptest::prelude::*;
 
     fn key() -> SigningKey {
@@ -246,11 +299,15 @@ mod tests {
         #[test]
         fn signs_seals_opens_and_verifies(first_seq in 0u64..1 << 40, bodies in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..50), 1..5)) {
             let batch = batch(first_seq, bodies);
-            laws::check(&batch);
+            laws::check(&batch.ops);
             let signed = SignedBatch::sign(&batch, &key()).unwrap();
             let sealed = signed.pack().unwrap().seal(EpochId::new([2; 16]), &[3; 32], [4; 24]);
             laws::check(&sealed);
-            prop_assert_eq!(sealed.open(&[3; 32]).unwrap().verify(&batch.group).unwrap(), batch);
+            prop_assert_eq!(sealed.open_whole(&[3; 32]).unwrap().verify(&batch.group).unwrap(), batch);
+            let husk = signed.header.pack().seal(EpochId::new([2; 16]), &[3; 32], [5; 24]);
+            laws::check(&husk);
+            prop_assert_eq!(husk.open(&[3; 32]).unwrap(), Opened::Husk(signed.header));
+            prop_assert_eq!(husk.open_whole(&[3; 32]), Err(BatchError::Husk));
         }
     }
 
@@ -269,6 +326,22 @@ mod tests {
             let impossible = Batch { author: Author { incarnation, ..batch.author }, ..batch.clone() };
             assert_eq!(SignedBatch::sign(&impossible, &key()).unwrap().verify(&batch.group), Err(BatchError::Range));
         }
+        let changed = SignedBatch { ops: Bytes::new(codec::encode(&empty.ops).unwrap()).unwrap(), ..signed.clone() };
+        assert_eq!(changed.verify(&batch.group), Err(BatchError::Ops));
+        let header = signed.header.decode().unwrap();
+        let counted = SignedHeader::sign(&Header { count: 2, ..header.clone() }, &key());
+        assert_eq!(SignedBatch { header: counted, ..signed.clone() }.verify(&batch.group), Err(BatchError::Ops));
+        assert_eq!(
+            SignedHeader::sign(&Header { count: 1_001, ..header.clone() }, &key()).verify(&batch.group),
+            Err(BatchError::Range)
+        );
+        let mut always = batch.clone();
+        always.ops = List::truncated([Op { kind: 11, ..batch.ops[0].clone() }]);
+        let always = SignedBatch::sign(&always, &key()).unwrap();
+        assert!(always.verify(&batch.group).is_ok());
+        let hidden = Header { lasting: false, ..always.header.decode().unwrap() };
+        let hidden = SignedBatch { header: SignedHeader::sign(&hidden, &key()), ..always };
+        assert_eq!(hidden.verify(&batch.group), Err(BatchError::Lasting));
         let sealed = signed.pack().unwrap().seal(EpochId::new([2; 16]), &[3; 32], [4; 24]);
         assert_eq!(sealed.open(&[5; 32]), Err(BatchError::Seal));
         let mut bytes = sealed.sealed.to_vec();

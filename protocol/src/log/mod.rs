@@ -1,18 +1,21 @@
 //! Signed logs: each device appends batches of operations to its own, and forwards everybody's.
 //!
-//! A batch is signed by its author over the received bytes, with a domain tag, and names the hash of the batch before,
-//! so that two histories under one name are proof of a fork. Both are kept, each under a name of its own that follows
+//! A batch is signed by its author over its header, with a domain tag, and names the hash of the batch before, so that two
+//! histories under one name are proof of a fork. What no longer counts may lose its operations and keeps its header. Both are kept, each under a name of its own that follows
 //! from its first batch ([`Author::split`]). Batches travel and rest sealed with an epoch's log key.
 //! Bytes: `docs/formats.md`.
 
 mod batch;
+mod header;
 mod pack;
 mod vector;
 
 pub(crate) use batch::verify_device_signature;
 pub use batch::{
-    BATCH_BYTES_MAX, BATCH_OPS_MAX, Batch, BatchError, Op, Packed, SealedBatch, SignedBatch, batch_hash, genesis_hash,
+    BATCH_BYTES_MAX, BATCH_OPS_MAX, Batch, BatchError, Op, Opened, Ops, Packed, SealedBatch, SignedBatch, batch_hash,
+    genesis_hash,
 };
+pub use header::{HEADER_BYTES_MAX, Header, SignedHeader};
 pub use pack::PackError;
 pub use vector::{Gap, VersionVector};
 

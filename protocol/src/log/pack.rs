@@ -1,6 +1,7 @@
 //! What lies inside a batch's seal: the signed batch as it is, or compressed where that makes it shorter.
 //!
-//! A first byte says which: 0 is followed by the batch, 1 by its length (u32, little endian) and an LZ4 block. LZ4 because
+//! A first byte says which: 0 is followed by the batch, 1 by its length (u32, little endian) and an LZ4 block, 2 by the signed
+//! header of a batch that no longer counts. LZ4 because
 //! its decoder here is small, safe and without allocation of its own; `docs/decisions/0007-log-at-scale.md` has the figures.
 //! Nothing is allocated for a length that the limit or the block forbids.
 
@@ -8,6 +9,7 @@ use std::borrow::Cow;
 
 const PLAIN: u8 = 0;
 const LZ4: u8 = 1;
+const HUSK: u8 = 2;
 /// Bytes before an LZ4 block.
 const HEAD_BYTES: usize = 5;
 /// Shorter batches are left as they are.
@@ -51,6 +53,16 @@ pub(super) fn pack(plain: &[u8]) -> Vec<u8> {
         }
     }
     [&[PLAIN], plain].concat()
+}
+
+/// Marks a husk.
+pub(super) fn pack_husk(header: &[u8]) -> Vec<u8> {
+    [&[HUSK], header].concat()
+}
+
+/// The header, if it is a husk that was packed.
+pub(super) fn husk_in(packed: &[u8]) -> Option<&[u8]> {
+    packed.split_first().filter(|(form, _)| **form == HUSK).map(|(_, header)| header)
 }
 
 /// Gives back what was packed, of at most `max` bytes.

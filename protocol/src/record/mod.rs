@@ -6,6 +6,7 @@
 
 mod alias;
 mod audit;
+mod checkpoint;
 mod device;
 mod entry;
 mod folder_entry;
@@ -16,6 +17,7 @@ mod want;
 
 pub use alias::Alias;
 pub use audit::AuditHead;
+pub use checkpoint::{Checkpoint, CheckpointError, Dead, RANGES_MAX};
 pub use device::Device;
 pub use entry::{Entry, EntryValue, File, GoneReason};
 pub use folder_entry::{CONTEXT_AUTHORS_MAX, Context, ContextError, FolderEntry, FolderFile, FolderValue};
@@ -99,8 +101,17 @@ records! {
     9 => WantOutcome,
     /// A content's SHA-256.
     10 => Alias,
+    /// What of its own operations an author lets go.
+    11 => Checkpoint,
     /// What a path of a synced folder holds.
     12 => FolderEntry,
     /// How far the author's audit log goes.
     13 => AuditHead,
+}
+
+/// Whether statements of a kind always count: announcements of locations, without which later statements are not believed;
+/// checkpoints; and entries of synced folders, whose contexts name operations one by one
+/// (`docs/decisions/0006-folder-entries.md`). A batch with one of them says so in its header, and never becomes a husk.
+pub const fn lasts(kind: u16) -> bool {
+    matches!(kind, 2 | 11 | 12)
 }

@@ -16,7 +16,7 @@ pub(super) const OPS_MAX: usize = 32;
 /// Most ids of membership operations that are compared.
 const IDS_MAX: usize = 65_536;
 /// Most batches in one frame.
-pub(super) const BATCHES_MAX: usize = 1024;
+pub const BATCHES_MAX: usize = 1024;
 /// Most authors of whom something is held.
 pub(super) const HELD_MAX: usize = 16_384;
 

@@ -10,7 +10,7 @@ mod gossip;
 mod mesh;
 mod session;
 
-pub use frame::{DIVERGED_MAX, FRAME_BYTES_MAX, Frame, Locator, POINTS_MAX};
+pub use frame::{BATCHES_MAX, DIVERGED_MAX, FRAME_BYTES_MAX, Frame, Locator, POINTS_MAX};
 pub use gossip::{Decision, GOSSIP_INLINE_BYTES_MAX, Gossip, decide};
 pub use mesh::{MESH, Mesh};
 pub use session::{Effect, Input, Local, Report, Session, UNANSWERED_BYTES_MAX, Violation};

@@ -95,6 +95,12 @@ fn reach(vector: &VersionVector, held: impl IntoIterator<Item = HeldRange>) -> V
     reach
 }
 
+/// How many batches may come for so many operations: each brings something new, or is a checkpoint that comes ahead of its
+/// place to prove a husk, and no husk needs more of them than it has operations.
+fn most(ops: u64) -> u64 {
+    ops.saturating_mul(2)
+}
+
 /// What happens to a session.
 #[derive(Debug)]
 pub enum Input {
@@ -140,7 +146,8 @@ pub enum Effect {
     Compare(Vec<(Author, u64, [u8; 32])>),
     /// Give what follows the last of a locator's points that is here too: of a log that the peer knows otherwise.
     Locate(Vec<Locator>),
-    /// Give batches that fill this gap, about so many bytes of them.
+    /// Give batches that fill this gap, about so many bytes of them and at most [`BATCHES_MAX`]; where there are husks,
+    /// checkpoints that prove them come first.
     Load(Gap, usize),
     /// Hold these batches durably, contiguous for each author; [`Effect::Account`] follows when the session has ended well.
     Commit(Vec<SealedBatch>),
@@ -636,7 +643,7 @@ impl Session {
         self.diverged = here.iter().chain(there).map(|locator| locator.author).collect();
         for locator in here {
             // It shows the other history, from some point on.
-            self.batches_max = self.batches_max.saturating_add(self.theirs.get(&locator.author));
+            self.batches_max = self.batches_max.saturating_add(most(self.theirs.get(&locator.author)));
             self.batches_min = self.batches_min.saturating_add(1);
         }
         // What is only held here is sent too, so that it spreads while its author is away; the peer will hold it as well,
@@ -646,8 +653,7 @@ impl Session {
                 continue;
             }
             let ops = gap.until - gap.from;
-            // Each batch brings something new, and none brings more than a batch can.
-            self.batches_max = self.batches_max.saturating_add(ops);
+            self.batches_max = self.batches_max.saturating_add(most(ops));
             // Where a split history begins is not known before its first batch.
             let least = if gap.author.is_split() && gap.from == 0 { 1 } else { ops.div_ceil(BATCH_OPS_MAX as u64) };
             self.batches_min = self.batches_min.saturating_add(least);

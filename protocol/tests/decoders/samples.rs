@@ -13,8 +13,8 @@ use larder_protocol::{
     pairing::{Code, CodeInvite, Invite, InviteKey, InviteState, Message, Refusal, Ticket, WordsMessage},
     path::{NfcPath, RelPath},
     record::{
-        Alias, AuditHead, Context, Device, Entry, EntryValue, File, FolderEntry, FolderFile, FolderValue, GoneReason,
-        Location, LocationState, Profile, Purpose, Replica, ReplicaState, Storage, StorageState, Suspicion,
+        Alias, AuditHead, Checkpoint, Context, Device, Entry, EntryValue, File, FolderEntry, FolderFile, FolderValue,
+        GoneReason, Location, LocationState, Profile, Purpose, Replica, ReplicaState, Storage, StorageState, Suspicion,
         SuspicionReason, Want, WantOutcome, WantResult,
     },
     seal::{KeyBundle, Manifest, ManifestChunk, SnapshotEntry, SnapshotPage},
@@ -121,6 +121,10 @@ pub fn sealed(batch: &Batch) -> SealedBatch {
     signed(batch).pack().expect("packs").seal(EPOCH, &[18; 32], [19; 24])
 }
 
+fn checkpoint(ranges: u64) -> Checkpoint {
+    Checkpoint::new((0..ranges).map(|at| at * 1_000..at * 1_000 + 300)).expect("in order")
+}
+
 fn vector() -> VersionVector {
     [(author(0), 3), (author(1), 70_000), (Author { device: DeviceId::new([20; 32]), incarnation: 0 }, 1 << 33)]
         .into_iter()
@@ -200,9 +204,15 @@ pub fn of(name: &str) -> Vec<Vec<u8>> {
     let file = EntryValue::File(File { content: CONTENT, size: 500, modified: Timestamp(-5), verified: SEEN });
     let head = Gossip::Head { author: author(0), next_seq: 9 };
     match name {
-        "Batch" => all(&[batch(5, &all(&[entry(file)])[0]), batch(60_000, b"of a later version")]),
+        "Header" => all(&[signed(&batch(5, b"one")).header.decode().expect("decodes")]),
+        "Ops" => all(&[batch(5, &all(&[entry(file)])[0]).ops, batch(60_000, b"of a later version").ops]),
+        "SignedHeader" => all(&[signed(&batch(999, &[1, 2, 3])).header]),
+        "Checkpoint" => all(&[checkpoint(1), checkpoint(9)]),
         "SignedBatch" => all(&[signed(&batch(999, &[1, 2, 3]))]),
-        "SealedBatch" => all(&[sealed(&batch(999, &[1, 2, 3]))]),
+        "SealedBatch" => all(&[
+            sealed(&batch(999, &[1, 2, 3])),
+            signed(&batch(999, &[1, 2, 3])).header.pack().seal(EPOCH, &[18; 32], [20; 24]),
+        ]),
         "VersionVector" => all(&[VersionVector::default(), vector()]),
         "Create" => all(&[create()]),
         "Admit" => all(&[admit(Role::Admin), Admit { epochs: List::default(), ..admit(Role::Vault) }]),

@@ -105,6 +105,7 @@ enum Event {
     Unplug(usize),
     Plug(usize, usize),
     Demote(usize),
+    Compact(usize),
     Hear(usize),
     Mischief(usize),
 }
@@ -292,6 +293,7 @@ impl World {
             Event::Unplug(place) => self.unplug(place),
             Event::Plug(place, machine) => self.plug(place, machine),
             Event::Demote(machine) => self.demote(machine),
+            Event::Compact(machine) => self.compact(machine),
             Event::Hear(machine) => self.hear_roles(machine),
             Event::Mischief(machine) => self.mischief(machine),
         }

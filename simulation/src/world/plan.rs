@@ -87,6 +87,12 @@ impl World {
                         self.scheduler.at(at, Event::Unplug(place));
                     }
                 }
+                Fault::Compact => {
+                    for _ in 0..honest * 4 {
+                        let (at, machine) = (self.at(100, 1000), self.any_honest());
+                        self.scheduler.at(at, Event::Compact(machine));
+                    }
+                }
                 Fault::Roles if honest > 1 => {
                     let at = self.at(300, 800);
                     self.scheduler.at(at, Event::Demote(honest - 1));

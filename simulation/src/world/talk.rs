@@ -2,7 +2,7 @@
 
 use super::{Event, SECOND, TICK_NS, World, broken};
 use crate::{faults::Fault, hostile, oracle::Broken, truth};
-use larder_node::catalog::{Applied, Catalog, ReceiveError};
+use larder_node::catalog::{Applied, Catalog, OwnBatch, ReceiveError};
 use larder_protocol::{
     codec,
     log::{Author, Gap, SealedBatch, VersionVector},
@@ -108,6 +108,10 @@ impl World {
     pub(super) fn publish(&mut self, from: usize) -> Result<(), Broken> {
         let Some(running) = &self.machines[from].running else { return Ok(()) };
         let own: Vec<_> = running.commits.try_iter().flat_map(|commit| commit.own).collect();
+        self.tell_own(from, own)
+    }
+
+    pub(super) fn tell_own(&mut self, from: usize, own: Vec<OwnBatch>) -> Result<(), Broken> {
         // What is provisional is not told before the group was asked.
         if self.machines[from].provisional {
             return Ok(());
@@ -237,8 +241,9 @@ impl World {
                 return None;
             }
             let gap = Gap { author: batch.author, from: batch.first_seq, until: batch.first_seq + 1 };
+            // Checkpoints may come first.
             let kept = read.load(&gap, 1).ok()?.0;
-            (truth::name(kept.first()?) != truth::name(sealed)).then_some(batch.author)
+            (self.truth.get(kept.last()?)?.chain != self.truth.get(sealed)?.chain).then_some(batch.author)
         })
     }
 
@@ -426,7 +431,7 @@ impl World {
                 self.send(number, side, bytes);
                 None
             }
-            Effect::Load(gap, _) => Some(hostile.load(&gap, peer)),
+            Effect::Load(gap, _) => Some(hostile.load(&gap, peer, faults, &mut self.rng, &mut self.outcome.fired)),
             Effect::Commit(batches) => {
                 hostile.take(&batches);
                 Some(Input::Committed)

@@ -2,12 +2,15 @@
 
 use super::{Event, SECOND, World, broken};
 use crate::{faults::Fault, oracle::Broken, workload};
-use larder_node::catalog::{AppendError, Appended};
+use larder_node::catalog::{AppendError, Appended, Compaction};
 use larder_protocol::{
     log::SealedBatch,
     record::{Record, StorageState},
     time::Timestamp,
 };
+
+/// Operations that a log must have before it is compacted: few, so that it happens often.
+const COMPACT_OPS: u64 = 20;
 
 impl World {
     /// Says something at a machine; `false` when it could not be said.
@@ -66,6 +69,9 @@ impl World {
 
     /// Learns of a batch that a machine has signed.
     pub(super) fn learn(&mut self, number: usize, batch: &SealedBatch) -> Result<(), Broken> {
+        if self.truth.is_husk(batch) {
+            return Ok(());
+        }
         if self.machines[number].provisional && !self.truth.is_said(batch) {
             self.truth.learn_unsaid(batch)?;
             self.machines[number].unsaid.push(batch.clone());
@@ -197,6 +203,37 @@ impl World {
             self.scheduler.after(delay, Event::Hear(machine));
         }
         Ok(())
+    }
+
+    /// A machine compacts its logs, as an idle node does.
+    pub(super) fn compact(&mut self, number: usize) -> Result<(), Broken> {
+        let now = self.now(number);
+        let Some(catalog) = self.machines[number].catalog().filter(|_| !self.machines[number].provisional) else {
+            return Ok(());
+        };
+        self.touched.push(number);
+        let limits = Compaction { ops_min: COMPACT_OPS, bytes_min: 1, alone: false };
+        let result = catalog.compact_logs(limits, now.wall);
+        let told: Vec<_> = self.machines[number].running.iter().flat_map(|it| it.commits.try_iter()).collect();
+        let own: Vec<_> = told.into_iter().flat_map(|commit| commit.own).collect();
+        let (author, count) = self.machines[number].acknowledged;
+        if result.is_err() || self.machines[number].disk.is_dead() {
+            // How much of it is there is seen at the next start.
+            self.truth.attempt(author, 2 * count + 1);
+        }
+        for batch in &own {
+            self.learn(number, &batch.sealed)?;
+            self.machines[number].acknowledged = (batch.author, batch.next_seq);
+        }
+        match result {
+            Ok(done) => {
+                self.outcome.fired.add(Fault::Compact, done.let_go + done.freed_bytes.min(1));
+                self.note("compact", number, &done.freed_bytes.to_le_bytes());
+                self.dies(number)?;
+                if self.machines[number].running.is_some() { self.tell_own(number, own) } else { Ok(()) }
+            }
+            Err(error) => self.suffer(number, &error),
+        }
     }
 
     /// A machine hears of the newest roles.

@@ -237,7 +237,8 @@ impl Peer {
         let mut learnt = Learnt { vector, ..Learnt::default() };
         for sealed in batches {
             let key = self.ring.as_ref().and_then(|ring| ring.get(&sealed.epoch)).map(|secret| secret.log_key());
-            let Some(batch) = key.and_then(|key| sealed.open(&key).ok()).and_then(|signed| signed.decode().ok()) else {
+            let Some(batch) = key.and_then(|key| sealed.open_whole(&key).ok()).and_then(|signed| signed.decode().ok())
+            else {
                 continue;
             };
             for op in batch.ops.iter() {

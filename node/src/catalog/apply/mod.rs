@@ -5,6 +5,7 @@
 //! announced the location with at least that mount epoch; an author's operations are merged in the order of its log,
 //! so every device comes to the same verdict.
 
+mod dead;
 mod folders;
 mod keys;
 mod numbers;
@@ -37,11 +38,14 @@ use larder_protocol::{
     id::{DeviceId, LocationId},
     log::{Author, Batch},
     planted::{Plant, is_planted},
-    record::{Record, Replica, Stamp, WantResult},
+    record::{Dead, Record, Replica, Stamp, WantResult, lasts},
     time::{Hlc, Timestamp},
 };
 use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+};
 
 type RowTable<'t> = Table<'t, &'static [u8], &'static [u8]>;
 
@@ -53,6 +57,8 @@ pub(in crate::catalog) struct Merge<'t> {
     parents: HashMap<u32, u32>,
     /// Devices with more histories than are followed: nothing of theirs counts.
     quarantined: HashSet<DeviceId>,
+    /// What no longer counts of each log.
+    dead: Arc<BTreeMap<u32, Dead>>,
     pub(in crate::catalog) totals: Totals,
     pub(in crate::catalog) changes: Changes,
 
@@ -126,6 +132,7 @@ impl<'t> Merge<'t> {
                 .filter(|device| authors.is_quarantined(device))
                 .collect(),
             parents: authors.splits().iter().map(|(number, split)| (*number, split.parent)).collect(),
+            dead: authors.all_dead(),
             authors: authors.ids(),
             totals,
             changes: Changes::default(),
@@ -191,8 +198,18 @@ impl<'t> Merge<'t> {
         Ok(())
     }
 
+    /// Passes a husk, which says nothing, if it comes next.
+    pub(in crate::catalog) fn husk(row: &mut AuthorRow, first: u64, next: u64) {
+        if (first..next).contains(&row.merged) {
+            row.merged = next;
+        }
+    }
+
     fn op(&mut self, stamp: RowStamp, kind: u16, body: &[u8]) -> Result<(), CatalogError> {
         self.totals.ops += 1;
+        if self.is_dead(&stamp) && !lasts(kind) {
+            return Ok(());
+        }
         let author = full_stamp(&self.authors, &stamp)?.author;
         if !is_known(kind) {
             self.totals.unknown += 1;
@@ -267,6 +284,8 @@ impl<'t> Merge<'t> {
                 Ok(())
             }
             Record::Alias(alias) => self.alias(stamp, &alias, body),
+            // It speaks of operations, and is noted where batches are.
+            Record::Checkpoint(_) => Ok(()),
             Record::Want(want) => {
                 let key = *want.id.as_bytes();
                 let before = self.stated(|m| &m.wants, WANTS, &key)?;

@@ -4,9 +4,10 @@ use super::{
     super::{
         CatalogError, Digest, Fork,
         authors::Authors,
+        identity::checkpoint_in,
         rows::{self, BatchRow, Reader},
         segments::{Segments, file_name, folder_of},
-        tables::{BATCHES, META, SPLITS},
+        tables::{BATCHES, CHECKPOINTS, META, PROOFS, SPLITS},
     },
     Counts, Snapshot, Summary,
 };
@@ -15,7 +16,8 @@ use larder_protocol::{
     codec,
     id::DeviceId,
     log::{Author, Gap, PROOF_BATCHES_MAX, SealedBatch, VersionVector},
-    sync::Locator,
+    record::{BODY_BYTES_MAX, Checkpoint},
+    sync::{BATCHES_MAX, Locator},
     time::{Hlc, Timestamp},
 };
 use std::collections::BTreeMap;
@@ -62,8 +64,8 @@ impl Snapshot {
     }
 
     /// Rows of all logs, with what is split.
-    fn logs(&self) -> Result<Authors, CatalogError> {
-        Authors::load(&self.authors, &self.txn.open_table(SPLITS)?)
+    pub(super) fn logs(&self) -> Result<Authors, CatalogError> {
+        Authors::load(&self.authors, &self.txn.open_table(SPLITS)?, &self.txn.open_table(CHECKPOINTS)?)
     }
 
     /// The devices that have signed several histories, and which.
@@ -89,24 +91,36 @@ impl Snapshot {
     /// As [`digest`](Self::digest).
     pub fn summary(&self) -> Result<Summary, CatalogError> {
         let (mut summary, logs) = (Summary::default(), self.logs()?);
-        for (_, row) in logs.iter() {
+        for (number, row) in logs.iter() {
             let device = row.author.device;
             if logs.is_quarantined(&device) {
                 summary.vector.advance(Author::quarantined(device), PROOF_BATCHES_MAX);
                 continue;
             }
             summary.vector.advance(row.author, row.accounted);
-            if row.stored > 0 {
-                summary.tips.insert(row.author, row.last_hash);
+            // What comes after a husk that nothing proves is as if it were not here.
+            let (stored, tip) = match row.doubt.filter(|_| row.again) {
+                Some(doubt) => (doubt, self.tip_at(number, doubt)?),
+                None => (row.stored, Some(row.last_hash)),
+            };
+            if let Some(tip) = tip.filter(|_| stored > 0) {
+                summary.tips.insert(row.author, tip);
             }
-            if row.accounted < row.stored {
-                summary.held.insert(row.author, row.accounted..row.stored);
+            if row.accounted < stored {
+                summary.held.insert(row.author, row.accounted..stored);
             }
             if row.merged < row.stored {
                 summary.waiting.insert(row.author, row.stored - row.merged);
             }
         }
         Ok(summary)
+    }
+
+    /// Hash of the batch that ends before an operation with which another one begins.
+    fn tip_at(&self, number: u32, seq: u64) -> Result<Option<[u8; 32]>, CatalogError> {
+        let row = self.txn.open_table(BATCHES)?.range((number, 0)..(number, seq))?.next_back().transpose()?;
+        let row = row.map(|(key, row)| BatchRow::decode(rows::open(BATCHES, &key.value(), row.value())?));
+        Ok(row.transpose()?.map(|row| row.hash))
     }
 
     /// As whom this device writes, and how many operations of that log others are known to have.
@@ -233,7 +247,7 @@ impl Snapshot {
     /// Gives a part, from a place in this list on, and the place after it.
     fn proof(&self, gap: &Gap, max_bytes: usize) -> Result<(Vec<SealedBatch>, u64), CatalogError> {
         let (logs, table, device) = (self.logs()?, self.txn.open_table(BATCHES)?, gap.author.device);
-        let (mut batches, mut bytes, mut at) = (Vec::new(), 0usize, 0u64);
+        let (mut batches, mut proofs, mut bytes, mut at) = (Vec::new(), ProofsOf::new(self, &logs), 0usize, 0u64);
         for number in logs.in_order().into_iter().filter(|number| logs.row(*number).author.device == device) {
             let until = match (logs.cut(number), logs.split_of(number)) {
                 (Some(cut), _) => cut,
@@ -247,18 +261,20 @@ impl Snapshot {
                     continue;
                 }
                 let row = BatchRow::decode(rows::open(BATCHES, &key.value(), row.value())?)?;
+                proofs.look(key.value(), &row)?;
                 bytes = bytes.saturating_add(usize::try_from(row.len).unwrap_or(usize::MAX));
-                if bytes > max_bytes && !batches.is_empty() {
-                    return Ok((batches, at - 1));
+                if proofs.is_too_much(bytes, max_bytes, batches.len()) {
+                    return Ok((proofs.before(batches), at - 1));
                 }
                 batches.push(sealed_batch(&self.shared.segments, &device, &row)?);
             }
         }
-        Ok((batches, gap.until))
+        Ok((proofs.before(batches), gap.until))
     }
 
-    /// Stored batches that hold operations of a gap, in order: at least one if there is one, then up to `max_bytes`; and
-    /// the number of the operation after them.
+    /// Stored batches that hold operations of a gap, in order: at least one if there is one, then up to `max_bytes`, and as
+    /// many as fit one frame; and the number of the operation after them. Where there are husks, checkpoints that prove them
+    /// come first.
     ///
     /// # Errors
     /// As [`digest`](Self::digest); a batch whose bytes are damaged is refused.
@@ -266,7 +282,8 @@ impl Snapshot {
         if gap.author.is_quarantined() {
             return self.proof(gap, max_bytes);
         }
-        let Some(number) = self.logs()?.find(&gap.author) else { return Ok((Vec::new(), gap.from)) };
+        let logs = self.logs()?;
+        let Some(number) = logs.find(&gap.author) else { return Ok((Vec::new(), gap.from)) };
         let table = self.txn.open_table(BATCHES)?;
         let first = match table.range((number, 0)..=(number, gap.from))?.next_back() {
             Some(row) => row?.0.value(),
@@ -274,19 +291,81 @@ impl Snapshot {
             None => (number, gap.from),
         };
         let (mut batches, mut bytes, mut next) = (Vec::new(), 0usize, gap.from);
+        let mut proofs = ProofsOf::new(self, &logs);
         for row in table.range(first..(number, gap.until))? {
             let (key, row) = row?;
             let row = BatchRow::decode(rows::open(BATCHES, &key.value(), row.value())?)?;
             if key.value().1.saturating_add(row.ops()) <= gap.from {
                 continue;
             }
+            proofs.look(key.value(), &row)?;
             bytes = bytes.saturating_add(usize::try_from(row.len).unwrap_or(usize::MAX));
-            if bytes > max_bytes && !batches.is_empty() {
+            if proofs.is_too_much(bytes, max_bytes, batches.len()) {
                 break;
             }
             batches.push(sealed_batch(&self.shared.segments, &gap.author.device, &row)?);
             next = key.value().1.saturating_add(row.ops());
         }
-        Ok((batches, next))
+        Ok((proofs.before(batches), next))
+    }
+}
+
+/// The checkpoints that the husks of one frame need.
+struct ProofsOf<'a> {
+    read: &'a Snapshot,
+    logs: &'a Authors,
+    /// By their places.
+    needed: BTreeMap<u64, (Checkpoint, SealedBatch)>,
+}
+
+/// About what a checkpoint takes in a frame, at most.
+const PROOF_BYTES: usize = BODY_BYTES_MAX + 1_024;
+
+impl<'a> ProofsOf<'a> {
+    fn new(read: &'a Snapshot, logs: &'a Authors) -> Self {
+        Self { read, logs, needed: BTreeMap::new() }
+    }
+
+    /// Notes what a batch needs.
+    fn look(&mut self, (number, first): (u32, u64), row: &BatchRow) -> Result<(), CatalogError> {
+        let next = first.saturating_add(row.ops());
+        let covers = |checkpoint: &Checkpoint| checkpoint.covers(first, next);
+        if !row.husk || self.needed.values().any(|(checkpoint, _)| covers(checkpoint)) {
+            return Ok(());
+        }
+        let proof = self.logs.proofs(number).into_iter().find(|(_, checkpoint)| covers(checkpoint));
+        if let Some((place, checkpoint)) = proof {
+            let table = self.read.txn.open_table(BATCHES)?;
+            let row = table.get(place)?.ok_or_else(|| CatalogError::damaged("batches-1"))?;
+            let row = BatchRow::decode(rows::open(BATCHES, &place, row.value())?)?;
+            let device = self.logs.row(place.0).author.device;
+            let sealed = sealed_batch(&self.read.shared.segments, &device, &row)?;
+            self.needed.insert(place.1, (checkpoint.clone(), sealed));
+            return Ok(());
+        }
+        // In doubt here: it goes on with what it came with.
+        let Some(signs) = self.logs.find(&self.logs.signer(number)) else { return Ok(()) };
+        for entry in self.read.txn.open_table(PROOFS)?.range((signs, 0)..=(signs, u64::MAX))? {
+            let (key, body) = entry?;
+            let body = rows::open(PROOFS, &key.value(), body.value())?;
+            let sealed: SealedBatch = codec::decode(body).map_err(|_| CatalogError::damaged("proofs-1"))?;
+            let opened = self.read.shared.identity().open_stored(&sealed).and_then(Result::ok);
+            if let Some(checkpoint) = opened.as_ref().and_then(checkpoint_in).filter(covers) {
+                self.needed.insert(key.value().1, (checkpoint, sealed));
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a frame would be too large with one batch more.
+    fn is_too_much(&self, bytes: usize, max_bytes: usize, batches: usize) -> bool {
+        let bytes = bytes.saturating_add(self.needed.len().saturating_sub(1).saturating_mul(PROOF_BYTES));
+        batches > 0 && (bytes > max_bytes || batches + self.needed.len() >= BATCHES_MAX)
+    }
+
+    /// Puts the checkpoints in front of the batches, the last one first.
+    fn before(self, batches: Vec<SealedBatch>) -> Vec<SealedBatch> {
+        self.needed.into_values().rev().map(|(_, sealed)| sealed).chain(batches).collect()
     }
 }

@@ -7,10 +7,12 @@ mod group;
 mod known;
 mod local;
 mod log;
+mod plan;
 mod recent;
 
 pub use known::{Copies, Counts, Known, KnownEntry, KnownLocation, Summary};
 pub(in crate::catalog) use log::sealed_batch;
+pub(in crate::catalog) use plan::Plan;
 
 use super::{
     CatalogError,

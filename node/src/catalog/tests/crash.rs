@@ -431,3 +431,93 @@ fn an_old_database_takes_the_compacted_local_log() {
     drop(catalog);
     assert_eq!(values(&open(&Disk::new(old, on))), expected);
 }
+
+/// A log that is mostly superseded.
+fn supersede(catalog: &Catalog) {
+    catalog.append(vec![location(1, 1)], Vec::new(), NOW).unwrap();
+    for round in 0..6u8 {
+        let records = (0..4).map(|at| entry(1, 1, &format!("file {at}"), file(round * 4 + at)));
+        catalog.append(records.collect(), Vec::new(), NOW).unwrap();
+    }
+    catalog.append(vec![entry(1, 1, "file 3", gone())], Vec::new(), NOW).unwrap();
+}
+
+fn shown(catalog: &Catalog) -> Vec<Option<larder_protocol::record::EntryValue>> {
+    let read = catalog.read().unwrap();
+    let entry = |at| read.entry(&location_id(1), &path(&format!("file {at}"))).unwrap().map(|known| known.value);
+    (0..4).map(entry).collect()
+}
+
+#[test]
+fn compaction_loses_nothing_whenever_the_power_goes() {
+    let limits = super::checkpoints::EAGER;
+    let whole = Power::until(u64::MAX);
+    let (disk, log) = (Disk::new(Vec::new(), whole.clone()), LogMemory::new());
+    let files = Arc::new(Files(log.clone(), whole.clone()));
+    let (catalog, _) = Catalog::open_with_backend(Box::new(disk), files, identity(1), options()).unwrap();
+    supersede(&catalog);
+    let (begin, expected) = (whole.used(), shown(&catalog));
+    let done = catalog.compact_logs(limits, NOW).unwrap();
+    assert!(done.let_go == 20 && done.freed_bytes > 800, "{done:?}");
+    assert_eq!((shown(&catalog), log.list().unwrap().len()), (expected.clone(), 1), "the old file is gone");
+    drop(catalog);
+    let steps = whole.used();
+
+    for cut in begin..=steps {
+        for fate in [0, 1, 0x2545_f491_4f6c_dd1d ^ cut] {
+            let power = Power::until(cut);
+            let (disk, log) = (Disk::new(Vec::new(), power.clone()), LogMemory::new());
+            let files = Arc::new(Files(log.clone(), power));
+            let (catalog, _) =
+                Catalog::open_with_backend(Box::new(disk.clone()), files, identity(1), options()).unwrap();
+            supersede(&catalog);
+            let _ = catalog.compact_logs(limits, NOW);
+            drop(catalog);
+            let context = format!("power cut at {cut} of {begin}..{steps}, fate {fate}");
+            let on = Power::until(u64::MAX);
+            let disk = Disk::new(disk.after_crash(fate), on.clone());
+            let log = log.after_crash((fate % 200) as usize);
+            let files: Arc<dyn LogFiles> = Arc::new(Files(log.clone(), on.clone()));
+            let (catalog, report) =
+                Catalog::open_with_backend(Box::new(disk), Arc::clone(&files), identity(1), options()).unwrap();
+            assert_eq!((report.damaged_logs.len(), report.short_logs.len()), (0, 0), "{context}: {report:?}");
+            assert_eq!(shown(&catalog), expected, "{context}");
+            assert_eq!(log.list().unwrap().len(), 1, "{context}: {:?}", log.list());
+            catalog.append(vec![entry(1, 1, "after", file(1))], Vec::new(), NOW).unwrap();
+            let digest = catalog.read().unwrap().digest().unwrap();
+            drop(catalog);
+            let fresh = || Box::new(Disk::new(Vec::new(), on.clone()));
+            let (rebuilt, report) =
+                Catalog::open_with_backend(fresh(), Arc::clone(&files), identity(1), options()).unwrap();
+            assert_eq!((report.cut_bytes, report.damaged_logs.len()), (0, 0), "{context}");
+            assert_eq!((shown(&rebuilt), rebuilt.read().unwrap().digest().unwrap()), (expected.clone(), digest));
+            rebuilt.compact_logs(limits, NOW).unwrap();
+            assert_eq!(shown(&rebuilt), expected, "{context}");
+        }
+    }
+}
+
+#[test]
+fn an_old_database_finds_its_way_in_a_compacted_log() {
+    let on = Power::until(u64::MAX);
+    let (disk, log) = (Disk::new(Vec::new(), on.clone()), LogMemory::new());
+    let files: Arc<dyn LogFiles> = Arc::new(Files(log.clone(), on.clone()));
+    let open = |disk: &Disk| {
+        Catalog::open_with_backend(Box::new(disk.clone()), Arc::clone(&files), identity(1), options()).unwrap().0
+    };
+    let catalog = open(&disk);
+    supersede(&catalog);
+    drop(catalog);
+    let old = disk.image.lock().unwrap().now.clone();
+    let catalog = open(&disk);
+    catalog.compact_logs(super::checkpoints::EAGER, NOW).unwrap();
+    catalog.append(vec![entry(1, 1, "later", file(9))], Vec::new(), NOW).unwrap();
+    let (digest, expected) = (catalog.read().unwrap().digest().unwrap(), shown(&catalog));
+    drop(catalog);
+    let catalog = open(&Disk::new(old, on.clone()));
+    assert_eq!((catalog.read().unwrap().digest().unwrap(), shown(&catalog)), (digest, expected));
+    let author = larder_protocol::log::Author { device: device(1), incarnation: 0 };
+    let until = catalog.read().unwrap().vector().unwrap().get(&author);
+    let gap = larder_protocol::log::Gap { author, from: 0, until };
+    assert_eq!(catalog.read().unwrap().load(&gap, usize::MAX).unwrap().1, until);
+}

@@ -10,21 +10,21 @@ use std::fs;
 
 /// Somebody with a device's key, who signs whatever they like.
 #[derive(Clone)]
-struct Hand {
-    author: Author,
-    seq: u64,
+pub(super) struct Hand {
+    pub(super) author: Author,
+    pub(super) seq: u64,
     previous: [u8; 32],
     millis: u64,
 }
 
 impl Hand {
-    fn new(number: u8, incarnation: u32) -> Self {
+    pub(super) fn new(number: u8, incarnation: u32) -> Self {
         let author = Author { device: device(number), incarnation };
         let previous = genesis_hash(&identity(number).group, &author);
         Self { author, seq: 0, previous, millis: u64::try_from(NOW.as_millis()).unwrap() }
     }
 
-    fn say(&mut self, number: u8, records: Vec<Record>) -> SealedBatch {
+    pub(super) fn say(&mut self, number: u8, records: Vec<Record>) -> SealedBatch {
         let identity = identity(number);
         let ops = records.iter().map(|record| {
             self.millis += 1;

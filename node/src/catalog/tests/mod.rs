@@ -1,6 +1,8 @@
 //! What the tests share: devices with catalogs in memory or in a temp folder, and statements.
 
 mod behaviour;
+mod checkpoints;
+mod churn;
 mod crash;
 mod failures;
 mod folders;

@@ -531,7 +531,7 @@ fn breaches_end_the_session() {
     assert_eq!(ends(vec![other(), summary(1), Frame::Batches(List::default())]), Some(Violation::OutOfTurn));
     let flood = vec![other(), summary(9), batches(), batches(), batches(), batches()];
     assert_eq!(ends(flood), Some(Violation::Window));
-    assert_eq!(ends(vec![other(), summary(1), batches(), batches()]), Some(Violation::Excess));
+    assert_eq!(ends(vec![other(), summary(1), batches(), batches(), batches()]), Some(Violation::Excess));
     assert_eq!(ends(vec![other(), summary(0), batches()]), Some(Violation::Excess));
     assert_eq!(ends(vec![other(), summary(1), end(1)]), Some(Violation::Withheld));
     assert_eq!(ends(vec![other(), summary(1_001), batches(), end(1_001)]), Some(Violation::Withheld));

@@ -11,7 +11,7 @@ use larder_protocol::{
     bounded::{Bytes, List, Text},
     codec,
     id::{ContentId, EpochId, WantId},
-    log::{Author, Batch, Op, SealedBatch, VersionVector, batch_hash, genesis_hash},
+    log::{Author, Batch, Op, SealedBatch, SignedBatch, SignedHeader, VersionVector, batch_hash, genesis_hash},
     membership::{Admit, Cuts, Enrolment, MembershipOp, Remove, Role, SealedName, SetRole},
     record::{Entry, EntryValue, GoneReason, Record, Suspicion, SuspicionReason},
     sync::{Frame, Gossip},
@@ -61,7 +61,7 @@ pub async fn forged_signature(peer: &Arc<Peer>) -> Result<Value> {
     let (sealed, honest) =
         learnt.batches.iter().rfind(|(_, batch)| batch.author.device == peer.victim).context("none")?;
     let key = peer.ring.as_ref().and_then(|ring| ring.get(&sealed.epoch)).context("no key")?.log_key();
-    let signed = sealed.open(&key)?;
+    let signed = sealed.open_whole(&key)?;
     let (_, record) = forge::location("forged");
     let ops = vec![forge::op(&record, forge::reading())?];
     let next = Batch {
@@ -162,8 +162,8 @@ pub async fn bomb(peer: &Arc<Peer>) -> Result<Value> {
     let (epoch, secret) = peer.ring.as_ref().context("no keys")?.current();
     for prefix in [&[][..], &[0], &[1], &[2], &[1, 0xfd, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x3f]] {
         let plain = [prefix, &bomb].concat();
-        let signed =
-            larder_protocol::log::SignedBatch { bytes: Bytes::new(plain)?, signature: Bytes::new(vec![0; 64])? };
+        let header = SignedHeader { bytes: Bytes::default(), signature: Bytes::new(vec![0; 64])? };
+        let signed = SignedBatch { header, ops: Bytes::new(plain)? };
         let batch = forge::first(peer, peer.fresh_author(), vec![forge::junk(999, 8)?]);
         ensure!(
             !tell(peer, &batch, &signed.pack()?.seal(epoch, &secret.log_key(), larder_node::keys::random())).await?,
