@@ -81,8 +81,12 @@ pub(crate) enum Command {
     Get(GetArgs),
     /// Make sure that files are stored at a location.
     Ensure(EnsureArgs),
+    /// Store files, folders or stdin at a location.
+    Put(PutArgs),
     /// Write a file's bytes to stdout.
     Cat(CatArgs),
+    /// Print an address under which a file can be read for a while.
+    Url(UrlArgs),
     /// Show what this device did.
     Log(LogArgs),
     /// The catalog as a whole.
@@ -496,6 +500,19 @@ pub(crate) struct EnsureArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct PutArgs {
+    /// Files and folders of this machine, or '-' for stdin.
+    #[arg(value_name = "FILE", required = true)]
+    pub(crate) sources: Vec<PathBuf>,
+    /// A location of this device [default: its inbox, or its only location].
+    #[arg(long, value_name = "LOCATION")]
+    pub(crate) to: Option<String>,
+    /// Path there; a folder when it ends in / or several things are put [default: the name that each has].
+    #[arg(long = "as", value_name = "PATH")]
+    pub(crate) path: Option<String>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct CatArgs {
     /// A content id, LOCATION:path, or a path on this machine.
     #[arg(value_name = "REF")]
@@ -517,6 +534,22 @@ fn parse_range(text: &str) -> Result<(u64, Option<u64>), String> {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct UrlArgs {
+    /// A content id, LOCATION:path, or a path on this machine.
+    #[arg(value_name = "REF")]
+    pub(crate) reference: String,
+    /// How long it is good for, at most 7d.
+    #[arg(long, default_value = "1h", value_parser = parse_url_ttl)]
+    pub(crate) ttl: Duration,
+}
+
+fn parse_url_ttl(text: &str) -> Result<Duration, String> {
+    let ttl = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let fits = (1..=7 * 24 * 60 * 60).contains(&ttl.as_secs()) && ttl.subsec_nanos() == 0;
+    if fits { Ok(ttl) } else { Err("must be whole seconds between 1s and 7d".to_owned()) }
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct LogArgs {
     /// Only what concerns this reference.
     #[arg(value_name = "REF")]
@@ -530,8 +563,21 @@ pub(crate) struct LogArgs {
 pub(crate) enum CatalogCommand {
     /// Print the digest that is equal on every device that has caught up.
     Digest,
-    /// Build the database anew from the log; stop the node first.
-    Rebuild,
+    /// Build the database anew from the log, or get all files back from a sealed location.
+    Rebuild(RebuildArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RebuildArgs {
+    /// Folder of a sealed location: its files are written to --to by the recovery words alone, on any machine.
+    #[arg(long, value_name = "FOLDER", requires_all = ["recovery", "to"])]
+    pub(crate) from: Option<PathBuf>,
+    /// The recovery words, read from FILE or, with '-', from stdin.
+    #[arg(long, value_name = "FILE", requires = "from")]
+    pub(crate) recovery: Option<PathBuf>,
+    /// Folder to write the files into; made when it is missing, and nothing in it is replaced.
+    #[arg(long, value_name = "FOLDER", requires = "from")]
+    pub(crate) to: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

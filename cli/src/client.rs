@@ -1,16 +1,27 @@
 //! Talks to the node over its control socket.
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::{Method, Request, Response, StatusCode, body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use larder_protocol::control::{ControlError, ErrorKind, StreamItem};
 use serde::{Serialize, de::DeserializeOwned};
-use std::path::{Path, PathBuf};
+use std::{
+    convert::Infallible,
+    path::{Path, PathBuf},
+};
+
+/// What is sent with a request.
+pub(crate) type Body = UnsyncBoxBody<Bytes, std::io::Error>;
+
+/// A body whose bytes are all there.
+pub(crate) fn whole(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into()).map_err(|never: Infallible| match never {}).boxed_unsync()
+}
 
 /// A connection to a node.
 pub(crate) struct Client {
-    sender: http1::SendRequest<Full<Bytes>>,
+    sender: http1::SendRequest<Body>,
 }
 
 fn not_running(socket: &Path) -> ControlError {
@@ -38,13 +49,13 @@ impl Client {
         Ok(Self { sender })
     }
 
-    async fn send(&mut self, method: Method, route: &str, body: Vec<u8>) -> Result<Response<Incoming>, ControlError> {
+    async fn send(&mut self, method: Method, route: &str, body: Body) -> Result<Response<Incoming>, ControlError> {
         let request = Request::builder()
             .method(method)
             .uri(route)
             .header("host", "larder")
             .header("content-type", "application/json")
-            .body(Full::new(Bytes::from(body)))
+            .body(body)
             .map_err(broken)?;
         let response = self.sender.send_request(request).await.map_err(broken)?;
         if response.status() == StatusCode::OK {
@@ -62,7 +73,7 @@ impl Client {
         route: &str,
         request: &impl Serialize,
     ) -> Result<T, ControlError> {
-        let response = self.send(method, route, serde_json::to_vec(request).map_err(broken)?).await?;
+        let response = self.send(method, route, whole(serde_json::to_vec(request).map_err(broken)?)).await?;
         let body = response.into_body().collect().await.map_err(broken)?.to_bytes();
         serde_json::from_slice(&body).map_err(broken)
     }
@@ -72,9 +83,18 @@ impl Client {
         &mut self,
         route: &str,
         request: &impl Serialize,
+        each: impl FnMut(StreamItem<T>),
+    ) -> Result<(), ControlError> {
+        self.stream_body(route, whole(serde_json::to_vec(request).map_err(broken)?), each).await
+    }
+
+    /// The same with a body that is no single object.
+    pub(crate) async fn stream_body<T: DeserializeOwned>(
+        &mut self,
+        route: &str,
+        body: Body,
         mut each: impl FnMut(StreamItem<T>),
     ) -> Result<(), ControlError> {
-        let body = serde_json::to_vec(request).map_err(broken)?;
         let mut body = self.send(Method::POST, route, body).await?.into_body();
         let mut pending = Vec::new();
         while let Some(frame) = body.frame().await {
@@ -98,7 +118,7 @@ impl Client {
         mut each: impl FnMut(&[u8]) -> std::io::Result<()>,
     ) -> Result<(), ControlError> {
         let body = serde_json::to_vec(request).map_err(broken)?;
-        let response = self.send(Method::POST, route, body).await?;
+        let response = self.send(Method::POST, route, whole(body)).await?;
         let expected: Option<u64> =
             response.headers().get("x-larder-length").and_then(|value| value.to_str().ok()?.parse().ok());
         let mut body = response.into_body();

@@ -38,6 +38,8 @@ mod operations;
 #[cfg(feature = "network")]
 pub mod pairing;
 #[cfg(feature = "network")]
+mod recover;
+#[cfg(feature = "network")]
 mod repair;
 #[cfg(feature = "network")]
 mod run;
@@ -49,6 +51,8 @@ pub mod storage;
 pub mod transfer;
 #[cfg(feature = "network")]
 pub mod tree_hash;
+#[cfg(feature = "web")]
+mod web;
 
 #[cfg(feature = "network")]
 pub use config::{Home, HomeError};
@@ -56,6 +60,8 @@ pub use config::{Home, HomeError};
 pub use control::connect as connect_control;
 #[cfg(feature = "network")]
 pub use doctor::{Examined, examine};
+#[cfg(feature = "network")]
+pub use recover::recover;
 #[cfg(feature = "network")]
 pub use repair::{check_audit, rebuild_catalog, refuse_rolled_back};
 #[cfg(feature = "network")]

@@ -11,7 +11,7 @@ use crate::{
     engine::{Clouds, Conduct, Engine, Holdings, Members, Online, Places, tell_addresses},
     keys::{DeviceKeys, MembershipStore},
     network,
-    operations::{errors, invites::Inviting},
+    operations::{checked::Checked, errors, invites::Inviting, offers::Offers},
     pairing::Host,
     search::Search,
     storage::Registry,
@@ -81,6 +81,12 @@ pub struct Node {
     pub(crate) settings: Settings,
     pub(crate) listen: Vec<SocketAddr>,
     pub(crate) staging: std::path::PathBuf,
+    /// Contents that are being put.
+    pub(crate) offers: Offers,
+    /// Files that need not be checked again.
+    pub(crate) checked: Checked,
+    #[cfg(feature = "web")]
+    pub(crate) web: crate::web::Web,
     /// Transfers under way.
     pub(crate) transfers: AtomicU64,
     /// What runs in the background; waited for at the end.
@@ -233,6 +239,10 @@ impl Node {
             settings,
             listen,
             staging,
+            offers: Offers::default(),
+            checked: Checked::default(),
+            #[cfg(feature = "web")]
+            web: crate::web::Web::load(&home.keys()).map_err(|error| errors::keys(&error))?,
             transfers: AtomicU64::new(0),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -248,6 +258,8 @@ impl Node {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         crate::operations::invites::reopen(&node)?;
+        #[cfg(feature = "web")]
+        crate::web::Web::resume(&node).await?;
         Ok(node)
     }
 

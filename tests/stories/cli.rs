@@ -4,7 +4,7 @@ use larder_tests::{Node, Settings, World, data, json};
 use std::path::Path;
 
 /// What `--help` lists: no more than what works.
-const VERBS: [&str; 22] = [
+const VERBS: [&str; 24] = [
     "init",
     "up",
     "down",
@@ -22,7 +22,9 @@ const VERBS: [&str; 22] = [
     "where",
     "get",
     "ensure",
+    "put",
     "cat",
+    "url",
     "log",
     "catalog",
     "doctor",

@@ -69,7 +69,8 @@ fn show(context: &Context, devices: &[DeviceView]) {
     render::table(&["NAME", "ROLE", "STATE", "ID"], &devices.iter().map(row).collect::<Vec<_>>());
 }
 
-fn recovery_words(path: &Path) -> Result<RecoveryWords, ControlError> {
+/// Reads the recovery words from a file, or from stdin for `-`.
+pub(super) fn recovery_words(path: &Path) -> Result<RecoveryWords, ControlError> {
     let mut text = Zeroizing::new(String::new());
     if path == Path::new("-") {
         if std::io::stdin().is_terminal() {

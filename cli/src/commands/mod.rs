@@ -19,14 +19,16 @@ mod location;
 mod log;
 mod profile;
 mod provider;
+mod put;
 mod secrets;
 mod status;
 mod up;
+mod url;
 mod r#where;
 
 use crate::{
     args::{Cli, Command, ProgressStyle},
-    client::Target,
+    client::{self, Target},
     error,
     render::{self, ProgressLine},
 };
@@ -34,6 +36,7 @@ use larder_node::Home;
 use larder_protocol::control::{ControlError, ErrorKind, StreamItem};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{future::Future, path::PathBuf};
+use tokio::sync::oneshot;
 
 /// What every command has at hand.
 pub(crate) struct Context {
@@ -82,9 +85,11 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Where(args) => block_on(r#where::run(&context, args)),
         Command::Get(args) => block_on(get::run(&context, args)),
         Command::Ensure(args) => block_on(ensure::run(&context, args)),
+        Command::Put(args) => block_on(put::run(&context, args)),
         Command::Cat(args) => block_on(cat::run(&context, args)),
+        Command::Url(args) => block_on(url::run(&context, args)),
         Command::Log(args) => block_on(log::run(&context, args)),
-        Command::Catalog(command) => block_on(catalog::run(&context, command)),
+        Command::Catalog(command) => block_on_threads(catalog::run(&context, command)),
         Command::Doctor(args) => block_on(doctor::run(&context, args)),
         Command::Demo(args) => demo::run(&args),
     }
@@ -94,7 +99,20 @@ pub(crate) fn run(cli: Cli) -> Outcome {
 fn block_on(command: impl Future<Output = Outcome>) -> Outcome {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| io("the runtime", error))?;
-    runtime.block_on(async {
+    let outcome = runtime.block_on(async {
+        tokio::select! {
+            outcome = command => outcome,
+            _ = tokio::signal::ctrl_c() => Err(ControlError::new(ErrorKind::Interrupted, "").retry()),
+        }
+    });
+    // A read of stdin may never return.
+    runtime.shutdown_background();
+    outcome
+}
+
+/// The same for a command that does the work itself.
+fn block_on_threads(command: impl Future<Output = Outcome>) -> Outcome {
+    block_on_value(async {
         tokio::select! {
             outcome = command => outcome,
             _ = tokio::signal::ctrl_c() => Err(ControlError::new(ErrorKind::Interrupted, "").retry()),
@@ -146,6 +164,19 @@ impl Context {
         &self,
         route: &str,
         request: &impl Serialize,
+        each: impl FnMut(T),
+    ) -> Outcome {
+        let body = serde_json::to_vec(request)
+            .map_err(|error| ControlError::new(ErrorKind::Internal, "request").detail(error.to_string()))?;
+        self.stream_body(route, client::whole(body), None, each).await
+    }
+
+    /// The same with a body that is no single object; `ready` hears when the node has taken the request and wants the rest.
+    pub(crate) async fn stream_body<T: DeserializeOwned>(
+        &self,
+        route: &str,
+        body: client::Body,
+        mut ready: Option<oneshot::Sender<()>>,
         mut each: impl FnMut(T),
     ) -> Outcome {
         let mut progress = ProgressLine::new(self.progress, self.quiet);
@@ -153,8 +184,11 @@ impl Context {
         let mut first_error = None;
         let mut client = self.target().connect().await?;
         let end = client
-            .stream(route, request, |item| match item {
-                StreamItem::Progress(update) => progress.update(&update),
+            .stream_body(route, body, |item| match item {
+                StreamItem::Progress(update) => {
+                    ready.take().map(|ready| ready.send(()));
+                    progress.update(&update);
+                }
                 StreamItem::Result(result) => {
                     progress.clear();
                     results += 1;

@@ -11,16 +11,20 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+use futures::{StreamExt, TryStreamExt};
 use larder_protocol::{
     control::{
         AddLocation, AddProfile, CatQuery, CompareWords, ControlError, DigestView, EnsureRequest, ErrorKind, FindQuery,
-        GetRequest, IndexRequest, InviteRequest, LogQuery, NamedRequest, OpenInvite, ProtectCredentials, RevokeDevice,
-        SetCredential, SetDeviceRole, UnlockCredentials, WhereQuery,
+        GetRequest, IndexRequest, InviteRequest, LogQuery, NamedRequest, OpenInvite, ProtectCredentials, PutRequest,
+        RevokeDevice, SetCredential, SetDeviceRole, UnlockCredentials, WhereQuery,
     },
     membership::Role,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use std::sync::Arc;
+
+/// Bytes of the request that comes before a stream.
+const REQUEST_LINE_MAX: usize = 64 << 10;
 
 type Shared = State<Arc<Node>>;
 
@@ -79,6 +83,8 @@ pub(super) fn router(node: Arc<Node>) -> Router {
         .route("/v1/where", post(where_is))
         .route("/v1/get", post(get_contents))
         .route("/v1/ensure", post(ensure))
+        .route("/v1/put", post(put))
+        .route("/v1/put/stream", post(put_stream))
         .route("/v1/cat", post(cat))
         .route("/v1/catalog/digest", get(digest))
         .route("/v1/providers", get(providers))
@@ -91,6 +97,8 @@ pub(super) fn router(node: Arc<Node>) -> Router {
         .route("/v1/credentials/protect", post(protect_credentials));
     #[cfg(feature = "clouds")]
     let catalog = catalog.route("/v1/connect", post(connect));
+    #[cfg(feature = "web")]
+    let catalog = catalog.route("/v1/url", post(url));
     let catalog = catalog.route_layer(from_fn_with_state(node.clone(), readers_only));
     Router::new()
         .route("/v1/status", get(status))
@@ -223,6 +231,30 @@ async fn ensure(State(node): Shared, bytes: Bytes) -> Result<Response, Refusal> 
     Ok(respond(|reporter| operations::ensure::ensure(node, request, reporter)))
 }
 
+async fn put(State(node): Shared, bytes: Bytes) -> Result<Response, Refusal> {
+    let request: PutRequest = body(&bytes)?;
+    Ok(respond(|reporter| operations::put::put(node, request, reporter)))
+}
+
+/// The first line is the request, all that follows the bytes to put.
+async fn put_stream(State(node): Shared, request: Request) -> Result<Response, Refusal> {
+    let mut stream = request.into_body().into_data_stream();
+    let mut head = Vec::new();
+    let line = loop {
+        if let Some(end) = head.iter().position(|byte| *byte == b'\n') {
+            break end;
+        }
+        match stream.next().await {
+            Some(Ok(piece)) if head.len() < REQUEST_LINE_MAX => head.extend_from_slice(&piece),
+            _ => return Err(ControlError::new(ErrorKind::BadRequest, "request").into()),
+        }
+    };
+    let rest = Bytes::from(head.split_off(line + 1));
+    let request: PutRequest = body(&Bytes::from(head))?;
+    let stream = futures::stream::iter([Ok(rest)]).chain(stream.map_err(std::io::Error::other));
+    Ok(respond(|reporter| operations::put::put_stream(node, request, Box::pin(stream), reporter)))
+}
+
 async fn cat(State(node): Shared, bytes: Bytes) -> Result<Response, Refusal> {
     let request: CatQuery = body(&bytes)?;
     let (length, pieces) = operations::cat::cat(node, request).await?;
@@ -283,6 +315,12 @@ async fn protect_credentials(State(node): Shared, bytes: Bytes) -> Answer<impl S
 async fn connect(State(node): Shared, bytes: Bytes) -> Result<Response, Refusal> {
     let request: larder_protocol::control::ConnectRequest = secret_body(&bytes)?;
     Ok(respond(|reporter| operations::connect::connect(node, request, reporter)))
+}
+
+#[cfg(feature = "web")]
+async fn url(State(node): Shared, bytes: Bytes) -> Answer<impl Serialize> {
+    let request: larder_protocol::control::UrlRequest = body(&bytes)?;
+    answer(operations::url::url(&node, request).await)
 }
 
 async fn log(State(node): Shared, bytes: Bytes) -> Answer<impl Serialize> {

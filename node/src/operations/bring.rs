@@ -77,6 +77,7 @@ pub(crate) async fn bring(node: &Arc<Node>, errands: Vec<Errand>, way: &Way) -> 
     .await?;
     let mut trip = Trip { node, known, way, copies, reasons: vec![Vec::new(); errands.len()], results: Vec::new() };
     trip.results.resize_with(errands.len(), || None);
+    trip.try_offers(&errands).await?;
     trip.try_here(&errands).await?;
     trip.try_files(&errands).await?;
     trip.try_clouds(&errands).await?;
@@ -96,6 +97,28 @@ struct Trip<'a> {
 impl Trip<'_> {
     fn open(&self) -> Vec<usize> {
         (0..self.results.len()).filter(|number| self.results[*number].is_none()).collect()
+    }
+
+    /// Takes what is being put.
+    async fn try_offers(&mut self, errands: &[Errand]) -> Result<(), ControlError> {
+        for number in self.open() {
+            for offer in self.node.offers.of(&errands[number].content) {
+                let (errand, way) = (errands[number].clone(), self.way.clone());
+                let brought = blocking(move || {
+                    let handed = offer.hand_over(&errand.partial).map_err(|error| errors::io(&offer.path, &error))?;
+                    Ok(if handed { Ok(()) } else { copy_verified(&offer.path, &errand, &way) })
+                });
+                match brought.await? {
+                    Ok(()) => {
+                        self.results[number] = Some(Ok(Vec::new()));
+                        break;
+                    }
+                    Err(Local::Disk(error)) => self.results[number] = Some(Err(error)),
+                    Err(Local::Bad | Local::Away | Local::Differs) => self.reasons[number].push(Reason::Damaged),
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Copies what is on this device already.
@@ -124,7 +147,7 @@ impl Trip<'_> {
                         self.results[number] = Some(Err(error));
                         break;
                     }
-                    Err(Local::Bad | Local::Away) => self.reasons[number].push(Reason::Damaged),
+                    Err(Local::Bad | Local::Away | Local::Differs) => self.reasons[number].push(Reason::Damaged),
                 }
             }
         }
@@ -201,7 +224,7 @@ impl Trip<'_> {
                         self.results[number] = Some(Err(error));
                         break;
                     }
-                    Err(Local::Bad) => self.reasons[number].push(Reason::Damaged),
+                    Err(Local::Bad | Local::Differs) => self.reasons[number].push(Reason::Damaged),
                     Err(Local::Away) => self.reasons[number].push(Reason::Broken),
                 }
             }
@@ -289,10 +312,12 @@ pub(super) fn addresses(node: &Node) -> Result<BTreeMap<DeviceId, Vec<(bool, Soc
 }
 
 enum Local {
-    /// The copy is not the content.
+    /// The copy cannot be read.
     Bad,
     /// The storage does not answer.
     Away,
+    /// The copy is not the content.
+    Differs,
     /// The file to fill cannot be written.
     Disk(ControlError),
 }
@@ -315,7 +340,20 @@ fn copy_file(
     way: &Way,
 ) -> Result<(), Local> {
     let source = place.file(path);
-    let Ok(mut from) = File::open(&source) else { return Err(Local::Bad) };
+    let copied = copy_verified(&source, errand, way);
+    if matches!(copied, Err(Local::Differs))
+        && let Ok(meta) = fs::metadata(&source)
+    {
+        let blob = Blob { path: source, size: meta.len(), stamp: Some(FileStamp::of(&meta)) };
+        crate::engine::Holdings::new(node.catalog.clone(), node.places.clone(), node.clouds.clone(), node.device())
+            .doubt(errand.content.as_bytes(), &blob);
+    }
+    copied
+}
+
+/// Copies a file of this machine and checks on the way that it is the content.
+fn copy_verified(source: &Path, errand: &Errand, way: &Way) -> Result<(), Local> {
+    let Ok(mut from) = File::open(source) else { return Err(Local::Bad) };
     let disk = |error: io::Error| Local::Disk(errors::io(&errand.partial, &error));
     let to = fs::OpenOptions::new().create(true).truncate(true).write(true).open(&errand.partial).map_err(disk)?;
     let mut hasher = blake3::Hasher::new();
@@ -336,12 +374,7 @@ fn copy_file(
         return to.sync_all().map_err(disk);
     }
     let _ = fs::remove_file(&errand.partial);
-    if let Ok(meta) = fs::metadata(&source) {
-        let blob = Blob { path: source, size: meta.len(), stamp: Some(FileStamp::of(&meta)) };
-        crate::engine::Holdings::new(node.catalog.clone(), node.places.clone(), node.clouds.clone(), node.device())
-            .doubt(errand.content.as_bytes(), &blob);
-    }
-    Err(Local::Bad)
+    Err(Local::Differs)
 }
 
 /// Chunks of a place of this device.

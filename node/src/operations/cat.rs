@@ -3,12 +3,14 @@
 use super::{
     blocking,
     bring::{addresses, fetch_manifest},
+    checked,
     copies::{Copy, Form, Known},
-    errors, select,
+    errors,
+    select::{self, Wanted},
 };
 use crate::{
     audit::Event,
-    node::Node,
+    node::{Node, now},
     storage::{ChunkSource, OpenError, StorageProvider, object_key, open_range},
     transfer::{Item, Request},
     tree_hash,
@@ -30,19 +32,10 @@ type Pieces = ReceiverStream<io::Result<Vec<u8>>>;
 
 /// The number of bytes that follow, and the bytes in pieces.
 pub(crate) async fn cat(node: Arc<Node>, query: CatQuery) -> Result<(u64, Pieces), ControlError> {
-    let (reading, reference) = (node.clone(), query.reference.clone());
-    let (content, size, copies) = blocking(move || {
-        let wanted = select::contents(&reading, &reference)?;
-        let [wanted] = &wanted[..] else {
-            return Err(ControlError::new(ErrorKind::AmbiguousReference, reference).detail("name one file"));
-        };
-        let snapshot = reading.catalog.read().map_err(errors::catalog)?;
-        let known = Known::read(&reading, &snapshot)?;
-        let found = snapshot.copies(&wanted.content).map_err(errors::catalog)?;
-        let copies = found.map_or_else(Vec::new, |found| known.copies(&reading, &found));
-        Ok((wanted.content, wanted.size, copies))
-    })
-    .await?;
+    let (finding, reference) = (node.clone(), query.reference.clone());
+    let wanted = blocking(move || one(&finding, &reference)).await?;
+    let (content, size) = (wanted.content, wanted.size);
+    let mut reading = Reading::of(&node, content, size).await?;
     let first = query.first.unwrap_or(0);
     let end = query.last.map_or(size, |last| last.saturating_add(1)).min(size);
     if first > size || (first == size && size > 0) {
@@ -50,16 +43,11 @@ pub(crate) async fn cat(node: Arc<Node>, query: CatQuery) -> Result<(u64, Pieces
         return Err(ControlError::new(ErrorKind::BadRequest, "--range").detail(detail));
     }
     let range = first..end.max(first);
-    let mut readers = readers(&node, &content, size, &copies);
     let (pieces, receiver) = mpsc::channel(2);
     let length = range.end - range.start;
     // The first piece decides whether there is anything to say at all, so that an error comes as one.
     let head = range.start..range.end.min(range.start + PIECE_BYTES);
-    let first_piece = read(&mut readers, &node, head.clone()).await.ok_or_else(|| {
-        ControlError::new(ErrorKind::NoSource, content.to_string())
-            .detail("no reachable copy gives these bytes")
-            .retry()
-    })?;
+    let first_piece = reading.read(head.clone()).await?;
     node.note(Event::ok("cat", content).fact("bytes", length));
     tokio::spawn(async move {
         if pieces.send(Ok(first_piece)).await.is_err() {
@@ -69,10 +57,9 @@ pub(crate) async fn cat(node: Arc<Node>, query: CatQuery) -> Result<(u64, Pieces
         while at < range.end {
             let next = at..range.end.min(at + PIECE_BYTES);
             at = next.end;
-            let piece = read(&mut readers, &node, next).await;
-            let failed = piece.is_none();
-            let piece = piece.ok_or_else(|| io::Error::other("no copy gives the rest"));
-            if pieces.send(piece).await.is_err() || failed {
+            let piece = reading.read(next).await;
+            let failed = piece.is_err();
+            if pieces.send(piece.map_err(io::Error::other)).await.is_err() || failed {
                 return;
             }
         }
@@ -80,10 +67,53 @@ pub(crate) async fn cat(node: Arc<Node>, query: CatQuery) -> Result<(u64, Pieces
     Ok((length, ReceiverStream::new(receiver)))
 }
 
+/// The one content that a reference names.
+pub(super) fn one(node: &Node, reference: &str) -> Result<Wanted, ControlError> {
+    let mut wanted = select::contents(node, reference)?;
+    match (wanted.pop(), wanted.is_empty()) {
+        (Some(wanted), true) => Ok(wanted),
+        _ => Err(ControlError::new(ErrorKind::AmbiguousReference, reference).detail("name one file")),
+    }
+}
+
+/// A content whose ranges are read and verified, wherever its copies are.
+pub(crate) struct Reading {
+    node: Arc<Node>,
+    content: ContentId,
+    readers: Vec<Reader>,
+}
+
+impl Reading {
+    /// Finds the copies of a content that can be read now.
+    pub(crate) async fn of(node: &Arc<Node>, content: ContentId, size: u64) -> Result<Self, ControlError> {
+        let finding = node.clone();
+        let copies = blocking(move || {
+            let snapshot = finding.catalog.read().map_err(errors::catalog)?;
+            let known = Known::read(&finding, &snapshot)?;
+            let found = snapshot.copies(&content).map_err(errors::catalog)?;
+            Ok(found.map_or_else(Vec::new, |found| known.copies(&finding, &found)))
+        })
+        .await?;
+        Ok(Self { node: node.clone(), content, readers: readers(node, &content, size, &copies) })
+    }
+
+    /// Verified bytes of a range, held in memory: the caller bounds it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NoSource`] when no copy gives them now.
+    pub(crate) async fn read(&mut self, range: Range<u64>) -> Result<Vec<u8>, ControlError> {
+        read(&mut self.readers, &self.node, range).await.ok_or_else(|| {
+            ControlError::new(ErrorKind::NoSource, self.content.to_string())
+                .detail("no reachable copy gives these bytes")
+                .retry()
+        })
+    }
+}
+
 /// A way to read ranges of one content.
 enum Reader {
     /// A file of this device, once it was verified.
-    File { path: PathBuf, content: ContentId, size: u64, verified: bool },
+    File { path: PathBuf, content: ContentId, size: u64, verified: Option<checked::Mark> },
     /// Another device's file.
     Remote { holder: DeviceId, content: ContentId, size: u64 },
     /// Objects of this device or another.
@@ -108,7 +138,7 @@ fn readers(node: &Node, content: &ContentId, size: u64, copies: &[Copy]) -> Vec<
         let place = node.places.get(&copy.location);
         match (&copy.form, &copy.path, place) {
             (Form::InPlace, Some(path), Some(place)) if copy.here => {
-                Some(Reader::File { path: place.file(path), content: *content, size, verified: false })
+                Some(Reader::File { path: place.file(path), content: *content, size, verified: None })
             }
             (Form::InPlace, _, _) if !copy.here => {
                 Some(Reader::Remote { holder: *copy.holders.first()?, content: *content, size })
@@ -142,9 +172,10 @@ async fn read_by(reader: &mut Reader, node: &Arc<Node>, range: Range<u64>) -> Op
     match reader {
         Reader::File { path, content, size, verified } => {
             let (path, content, size, known) = (path.clone(), *content, *size, *verified);
-            let bytes = blocking(move || Ok(read_file(&path, &content, size, known, range))).await.ok()??;
-            *verified = true;
-            Some(bytes)
+            let node = node.clone();
+            let read = blocking(move || Ok(read_file(&node, &path, &content, size, known, range))).await.ok()??;
+            *verified = Some(read.1);
+            Some(read.0)
         }
         Reader::Remote { holder, content, size } => {
             let item = Item { hash: *content.as_bytes(), size: *size, partial: PathBuf::new(), sources: vec![*holder] };
@@ -179,19 +210,29 @@ async fn read_by(reader: &mut Reader, node: &Arc<Node>, range: Range<u64>) -> Op
     }
 }
 
-/// Reads a range of a file whose bytes were checked against its hash in the same breath.
-fn read_file(path: &PathBuf, content: &ContentId, size: u64, verified: bool, range: Range<u64>) -> Option<Vec<u8>> {
+/// Reads a range of a file whose bytes were checked against its hash: in the same breath, or before and nothing has touched
+/// it since.
+fn read_file(
+    node: &Node,
+    path: &PathBuf,
+    content: &ContentId,
+    size: u64,
+    verified: Option<checked::Mark>,
+    range: Range<u64>,
+) -> Option<(Vec<u8>, checked::Mark)> {
     let file = fs::File::open(path).ok()?;
-    if file.metadata().ok()?.len() != size {
-        return None;
-    }
+    let mark = checked::Mark::of(&file).ok().filter(|mark| mark.size() == size)?;
     let mut bytes = vec![0; usize::try_from(range.end - range.start).ok()?];
-    // A whole read is its own proof; of a large file the first piece pays for checking all of it.
-    if !verified && tree_hash::hash_file(&file, size).ok()?.as_bytes() != content.as_bytes() {
-        return None;
+    // Of a large file the first piece pays for checking all of it.
+    if verified != Some(mark) && !node.checked.knows(content, &mark) {
+        if tree_hash::hash_file(&file, size).ok()?.as_bytes() != content.as_bytes() {
+            return None;
+        }
+        node.checked.note(*content, mark, now());
     }
     file.read_exact_at(&mut bytes, range.start).ok()?;
-    Some(bytes)
+    // Bytes that were written over meanwhile are not those that were checked.
+    (checked::Mark::of(&file).ok()? == mark).then_some((bytes, mark))
 }
 
 async fn own_manifest(node: &Node, own: &Own, id: &ChunkId, content: &ContentId) -> Option<Manifest> {

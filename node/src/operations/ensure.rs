@@ -263,7 +263,7 @@ impl Here {
     }
 }
 
-type Stored = Result<(Order, bool), ControlError>;
+pub(super) type Stored = Result<(Order, bool), ControlError>;
 
 /// Stores contents at a place of this device; whether each was there already.
 async fn store(node: &Arc<Node>, here: &Here, orders: Vec<Order>, way: &Way) -> Result<Vec<Stored>, ControlError> {
@@ -286,6 +286,23 @@ async fn store(node: &Arc<Node>, here: &Here, orders: Vec<Order>, way: &Way) -> 
     }
     let _held = place.busy.lock().await;
     store::store(node, &ObjectStore::of_place(place)?, orders, way).await
+}
+
+/// Whether this device can store at a location itself.
+pub(super) fn is_here(node: &Node, location: &LocationId) -> bool {
+    Here::find(node, location).is_some()
+}
+
+/// Stores at a location of this device; a result for each order, in order.
+pub(super) async fn store_here(
+    node: &Arc<Node>,
+    location: &LocationId,
+    orders: Vec<Order>,
+    way: &Way,
+) -> Result<Vec<Stored>, ControlError> {
+    let offline = || ControlError::new(ErrorKind::LocationOffline, location.to_string()).retry();
+    let here = Here::find(node, location).ok_or_else(offline)?;
+    store(node, &here, orders, way).await
 }
 
 /// Does what others want of one location of this device. What cannot be done for want of a source stays, and is tried again

@@ -2,6 +2,7 @@
 
 pub(crate) mod bring;
 pub(crate) mod cat;
+pub(crate) mod checked;
 pub(crate) mod clouds;
 #[cfg(feature = "clouds")]
 pub(crate) mod connect;
@@ -18,11 +19,15 @@ pub(crate) mod index;
 pub(crate) mod invites;
 pub(crate) mod locations;
 pub(crate) mod log;
+pub(crate) mod offers;
 pub(crate) mod profiles;
+pub(crate) mod put;
 pub(crate) mod reference;
 pub(crate) mod select;
 pub(crate) mod status;
 mod store;
+#[cfg(feature = "web")]
+pub(crate) mod url;
 
 use larder_protocol::control::ControlError;
 

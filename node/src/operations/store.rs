@@ -194,13 +194,14 @@ async fn name(
 }
 
 fn own_files(node: &Node, content: &ContentId) -> Result<Vec<PathBuf>, ControlError> {
+    let offered = node.offers.of(content).into_iter().map(|offer| offer.path);
     let Some(copies) = node.catalog.read().and_then(|snapshot| snapshot.copies(content)).map_err(errors::catalog)?
     else {
-        return Ok(Vec::new());
+        return Ok(offered.collect());
     };
     let file = |entry: &KnownEntry| {
         let place = node.places.get(&entry.location).filter(|place| place.spec.is_in_place())?;
         Some(place.file(&entry.path))
     };
-    Ok(copies.entries.iter().filter_map(file).collect())
+    Ok(offered.chain(copies.entries.iter().filter_map(file)).collect())
 }

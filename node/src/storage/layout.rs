@@ -75,7 +75,10 @@ pub(super) fn key_bundle() -> ObjectKey {
     ObjectKey(".larder/keys".to_owned())
 }
 
+/// What the keys of all pages begin with.
+pub(super) const SNAPSHOT_PREFIX: &str = ".larder/snapshot/";
+
 /// Key of a page of the location snapshot.
 pub(super) fn snapshot_page(page: u16) -> ObjectKey {
-    ObjectKey(format!(".larder/snapshot/{page:03}"))
+    ObjectKey(format!("{SNAPSHOT_PREFIX}{page:03}"))
 }

@@ -31,6 +31,7 @@ pub mod onedrive;
 mod pipeline;
 mod profile;
 mod provider;
+mod recovery;
 mod registry;
 #[cfg(feature = "clouds")]
 pub mod s3;
@@ -58,6 +59,7 @@ pub use layout::{ObjectKey, object_key};
 pub use pipeline::{ChunkSource, OpenError, Opening, Sealing, Stored, open_content, open_range, put_content};
 pub use profile::{ProfileSpec, built_in};
 pub use provider::{Listed, PAGE_MAX, Page, Pending, Put, PutMode, Stat, StorageProvider, Version, list_all};
+pub use recovery::{Recovery, RecoveryError};
 pub use registry::{ProviderFactory, Registry, RegistryError, StorageId};
 pub use settings::{
     Credential, Need, ProviderConfig, SaveCredential, Setting, SettingError, SettingProblem, SharedCredential,

@@ -18,10 +18,10 @@ pub use finding::{ExaminedView, FindingKind, FindingView, Severity};
 pub use reply::{
     AheadView, AuditLine, CopyView, DeviceView, DigestView, DisputedView, EnsureView, Evidence, ForkView, FoundView,
     GatewayView, GotView, HeldView, IndexView, InviteView, JoinView, LocationSummary, LocationView, LogCheckView,
-    PathKind, PeerView, Progress, ReadableView, RebuildView, RevokeOutcome, RevokedView, SourceKind, SourceView,
-    StatusView, StreamItem, TroubleView, WhereView,
+    PathKind, PeerView, Progress, PutView, ReadableView, RebuildView, RestoredView, RevokeOutcome, RevokedView,
+    SourceKind, SourceView, StatusView, StreamItem, TroubleView, UrlKind, UrlView, WhereView,
 };
 pub use request::{
     AddLocation, CatQuery, CompareWords, EnsureRequest, FindQuery, GetRequest, IndexRequest, InviteRequest, LogQuery,
-    NamedRequest, OpenInvite, RecoveryWords, RevokeDevice, ScanMode, SetDeviceRole, WhereQuery,
+    NamedRequest, OpenInvite, PutRequest, RecoveryWords, RevokeDevice, ScanMode, SetDeviceRole, UrlRequest, WhereQuery,
 };

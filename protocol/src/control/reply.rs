@@ -160,6 +160,44 @@ pub struct EnsureView {
     pub queued: bool,
 }
 
+/// Who serves an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UrlKind {
+    /// This device, on loopback: only programs of this machine can read it.
+    Local,
+    /// The storage that has it, from anywhere.
+    Presigned,
+}
+
+/// An address under which a content can be read for a while.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UrlView {
+    /// The content.
+    pub content_id: String,
+    /// The address; whoever has it can read the content until it ends.
+    pub url: String,
+    /// When it ends.
+    pub expires_at: String,
+    /// Who serves it.
+    pub kind: UrlKind,
+}
+
+/// A content that was put.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PutView {
+    /// The content.
+    pub content_id: String,
+    /// Name of the location.
+    pub location: String,
+    /// Path there.
+    pub path: String,
+    /// Its length.
+    pub bytes: u64,
+    /// The same file stood there before.
+    pub already: bool,
+}
+
 /// What a scan found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct IndexView {
@@ -523,6 +561,17 @@ pub struct RebuildView {
     pub aside: Option<String>,
     /// Devices whose log segments are damaged; what is missing comes back from others.
     pub damaged: Vec<String>,
+}
+
+/// A file that was restored from a sealed location and the recovery words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoredView {
+    /// Its content.
+    pub content_id: String,
+    /// Its path under the folder.
+    pub path: String,
+    /// Its length.
+    pub bytes: u64,
 }
 
 /// An audit log whose chain holds.

@@ -179,6 +179,18 @@ pub struct EnsureRequest {
     pub path: Option<String>,
 }
 
+/// Puts files and folders of this machine into a location, or, where `path` is given, the stream that follows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PutRequest {
+    /// Absolute paths of files and folders; empty for a stream.
+    #[serde(default)]
+    pub sources: Vec<String>,
+    /// Name or id of a location of this device [default: its inbox, or its only one].
+    pub location: Option<String>,
+    /// Path there; of several sources, and when it ends in `/`, the folder that they go into.
+    pub path: Option<String>,
+}
+
 /// Reads a content's bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CatQuery {
@@ -188,6 +200,15 @@ pub struct CatQuery {
     pub first: Option<u64>,
     /// Last byte, included.
     pub last: Option<u64>,
+}
+
+/// Asks for an address under which a content can be read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UrlRequest {
+    /// A reference.
+    pub reference: String,
+    /// Seconds that it is good for, 1 to 604,800.
+    pub ttl_seconds: u64,
 }
 
 /// Reads the audit log.

@@ -1,0 +1,14 @@
+//! `larder url`.
+
+use super::{Context, Outcome, absolute_reference};
+use crate::{args::UrlArgs, error, render};
+use hyper::Method;
+use larder_protocol::control::{UrlRequest, UrlView};
+
+pub(crate) async fn run(context: &Context, args: UrlArgs) -> Outcome {
+    let reference = absolute_reference(&args.reference)?;
+    let request = UrlRequest { reference, ttl_seconds: args.ttl.as_secs() };
+    let view: UrlView = context.target().connect().await?.call(Method::POST, "/v1/url", &request).await?;
+    context.show(&view, |view| render::line(&view.url));
+    Ok(error::OK)
+}

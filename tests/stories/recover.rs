@@ -1,0 +1,96 @@
+//! Everything else is lost: a sealed location and the recovery words give all files back, on a machine that has nothing.
+
+use larder_tests::{Node, World, data, json};
+use std::{fs, path::Path};
+
+/// Founds a group and gives its recovery words.
+fn found(node: &Node) -> String {
+    let words = node.path("words");
+    node.ok(["init", "--name", node.name(), "--recovery-out", words.to_str().unwrap()]);
+    node.up();
+    fs::read_to_string(words).unwrap()
+}
+
+fn objects(disk: &Path) -> Vec<std::path::PathBuf> {
+    let shards = fs::read_dir(disk.join("objects")).unwrap().map(|shard| shard.unwrap().path());
+    let mut objects: Vec<_> =
+        shards.flat_map(|shard| fs::read_dir(shard).unwrap().map(|object| object.unwrap().path())).collect();
+    objects.sort_by_key(|path| fs::metadata(path).unwrap().len());
+    objects
+}
+
+#[test]
+fn every_file_comes_back() {
+    let world = World::new();
+    let (laptop, fresh) = (world.machine("laptop"), world.machine("fresh"));
+    let words = found(&laptop);
+    let (documents, disk) = (laptop.folder("documents"), laptop.folder("disk"));
+    let files = [("tax/letter.pdf", 70_000), ("film.mp4", 9_000_001), ("empty", 0), ("again/film.mp4", 9_000_001)];
+    let hashes: Vec<String> = files
+        .iter()
+        .map(|(path, size)| data::file(&documents.join(path), if *size > 9_000_000 { 7 } else { *size }, *size))
+        .collect();
+    laptop.add("documents", &documents);
+    laptop.add_sealed("vault", &disk);
+    laptop.objects(["ensure", "documents:", "--at", "vault"]);
+    laptop.down();
+    fs::remove_dir_all(laptop.home()).unwrap();
+
+    let out = fresh.path("back");
+    let restore = |words: &str| {
+        let args =
+            ["catalog", "rebuild", "--from", disk.to_str().unwrap(), "--recovery", "-", "--to", out.to_str().unwrap()];
+        fresh.command(args).stdin(words).run()
+    };
+    let restored = restore(&words).expect(0).objects();
+    assert_eq!(restored.len(), files.len(), "{restored:#?}");
+    for ((path, size), hash) in files.iter().zip(&hashes) {
+        assert_eq!(&data::hash(&out.join(path)), hash, "{path}");
+        let view = restored.iter().find(|view| json::text(view, "path") == *path).expect("it was said");
+        assert_eq!((&view["content_id"], &view["bytes"]), (&hash.as_str().into(), &(*size).into()));
+    }
+    // Again: what is there stays. A different file in the way is left alone.
+    fs::write(out.join("empty"), "mine").unwrap();
+    let again = restore(&words);
+    assert_eq!((again.code(), again.error_kind().as_deref()), (Some(3), Some("occupied")), "{}", again.stderr);
+    assert_eq!(fs::read(out.join("empty")).unwrap(), b"mine");
+
+    // Words of another group, words that are none, and a folder that is no sealed location.
+    let stranger = world.machine("stranger");
+    let others = found(&stranger);
+    for wrong in [others.as_str(), "abandon abandon abandon"] {
+        let refused = restore(wrong);
+        assert_eq!(
+            (refused.code(), refused.error_kind().as_deref()),
+            (Some(5), Some("recovery-wrong")),
+            "{}",
+            refused.stderr
+        );
+    }
+
+    // A chunk that was changed takes its file with it, a page of the snapshot its names; the rest comes back.
+    fs::remove_dir_all(&out).unwrap();
+    let largest = objects(&disk).pop().unwrap();
+    let mut bytes = fs::read(&largest).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&largest, bytes).unwrap();
+    let damaged = restore(&words);
+    assert_eq!((damaged.code(), damaged.error_kind().as_deref()), (Some(3), Some("damaged")), "{}", damaged.stderr);
+    assert!(out.join("tax/letter.pdf").exists() && !out.join("film.mp4").exists());
+    let pages: Vec<_> = fs::read_dir(disk.join(".larder/snapshot")).unwrap().map(|page| page.unwrap().path()).collect();
+    assert!(pages.len() > 1, "one page has all names: this proves nothing");
+    for page in &pages {
+        let mut bytes = fs::read(page).unwrap();
+        let last = bytes.len() - 1;
+        bytes[last] ^= 1;
+        fs::write(page, bytes).unwrap();
+    }
+    fs::remove_dir_all(&out).unwrap();
+    let refused = restore(&words);
+    assert_eq!((refused.code(), refused.error_kind().as_deref()), (Some(1), Some("damaged")), "{}", refused.stderr);
+    fs::write(disk.join(".larder/keys"), "no bundle").unwrap();
+    assert_eq!(restore(&words).error_kind().as_deref(), Some("damaged"));
+    fs::remove_file(disk.join(".larder/keys")).unwrap();
+    assert_eq!(restore(&words).error_kind().as_deref(), Some("unknown-reference"));
+}
