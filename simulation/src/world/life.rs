@@ -247,6 +247,11 @@ impl World {
         let disk = self.machines[number].disk.after_kill().with_database_of(&old);
         self.stop(number);
         self.machines[number].has_database = !disk.is_blank();
+        if disk.is_blank() {
+            // What others know of its log was only in the database: it tells all of it now, before it has asked.
+            let (unsaid, wall) = (std::mem::take(&mut self.machines[number].unsaid), self.true_wall());
+            unsaid.iter().try_for_each(|batch| self.truth.learn(batch, wall).map(drop))?;
+        }
         self.machines[number].disk = disk;
         self.comes_back(number);
         Ok(())
