@@ -33,6 +33,7 @@ const KINDS: &[Kind] = &[
     ("settings", |path| path == "home/config.toml", Harm::Words),
     ("device keys", |path| path == "home/keys/device.key", Harm::Named),
     ("membership and epoch keys", |path| path == "home/keys/membership.log", Harm::Named),
+    ("key of signed addresses", |path| path == "home/keys/url.key", Harm::None),
     ("catalog", |path| path == "home/catalog/catalog.redb", Harm::None),
     ("log segments", |path| path.starts_with("home/catalog/log/") && !path.contains("/local/"), Harm::Part),
     ("local log", |path| path.starts_with("home/catalog/log/local/"), Harm::None),

@@ -54,11 +54,18 @@ pub(super) struct UrlKey {
 }
 
 impl UrlKey {
-    /// Reads the key of a device, or makes one.
+    /// Reads the key of a device, or makes one. In place of a damaged one, too: the addresses that were signed with it end.
     pub(super) fn load(keys: &Path) -> Result<Self, KeyFileError> {
         let path = keys.join(FILE);
-        let secret = match files::read(&path, MAGIC)?.map(Zeroizing::new) {
-            Some(secret) => Zeroizing::new(<[u8; 32]>::try_from(&secret[..]).map_err(|_| KeyFileError::Damaged(path))?),
+        let found = match files::read(&path, MAGIC) {
+            Err(KeyFileError::Damaged(path)) => {
+                tracing::warn!(path = %path.display(), "the key of signed addresses is damaged: earlier addresses end");
+                None
+            }
+            found => found?.map(Zeroizing::new).and_then(|secret| <[u8; 32]>::try_from(&secret[..]).ok()),
+        };
+        let secret = match found {
+            Some(secret) => Zeroizing::new(secret),
             None => {
                 let secret = Zeroizing::new(random::<32>());
                 files::write(&path, MAGIC, &*secret)?;
