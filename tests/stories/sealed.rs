@@ -95,12 +95,21 @@ fn a_drive_of_ones_own_is_sealed_and_read_again() {
     assert_eq!(laptop.objects(["ensure", "documents:", "--at", "usb"]).len(), samples.len());
     assert_eq!(data::search(&usb, &needles(&documents, &samples)), None);
 
+    // What has a name there keeps it.
+    data::file(&documents.join("another.bin"), 77, 3000);
+    laptop.object(["index", "documents"]);
+    let film = &samples[1];
+    laptop.fails(6, "occupied", ["ensure", "documents:another.bin", "--at", "usb", "--as", &film.path]);
+    assert_eq!(
+        laptop.ok(["cat", &format!("usb:{}", film.path), "--range", "0-99"]).stdout,
+        data::range(&documents.join(&film.path), 0, 100)
+    );
+
     // The signature says which location this is, and nothing of what is inside.
     let signature = fs::read_to_string(usb.join(".larder/location.json")).unwrap();
     assert!(!signature.contains("usb") && !signature.contains("documents"), "{signature}");
 
     fs::remove_dir_all(&documents).unwrap();
-    let film = &samples[1];
     let target = laptop.path("back.mp4");
     let got = laptop.object(["get", &film.hash, "-o", target.to_str().unwrap()]);
     assert_eq!(data::hash(&target), film.hash);

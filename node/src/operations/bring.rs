@@ -108,13 +108,9 @@ impl Trip<'_> {
                     let handed = offer.hand_over(&errand.partial).map_err(|error| errors::io(&offer.path, &error))?;
                     Ok(if handed { Ok(()) } else { copy_verified(&offer.path, &errand, &way) })
                 });
-                match brought.await? {
-                    Ok(()) => {
-                        self.results[number] = Some(Ok(Vec::new()));
-                        break;
-                    }
-                    Err(Local::Disk(error)) => self.results[number] = Some(Err(error)),
-                    Err(Local::Bad | Local::Away | Local::Differs) => self.reasons[number].push(Reason::Damaged),
+                let brought = brought.await?;
+                if self.settle(number, brought, Vec::new) {
+                    break;
                 }
             }
         }
@@ -137,17 +133,8 @@ impl Trip<'_> {
                     self.known.location(&copy.location).map_or_else(String::new, |row| row.location.name.to_string());
                 let (node, errand, way) = (self.node.clone(), errands[number].clone(), self.way.clone());
                 let brought = blocking(move || from_place(&node, &copy, &errand, &way)).await?;
-                match brought {
-                    Ok(()) => {
-                        let source = SourceView { kind: SourceKind::Location, name, bytes: errands[number].size };
-                        self.results[number] = Some(Ok(vec![source]));
-                        break;
-                    }
-                    Err(Local::Disk(error)) => {
-                        self.results[number] = Some(Err(error));
-                        break;
-                    }
-                    Err(Local::Bad | Local::Away | Local::Differs) => self.reasons[number].push(Reason::Damaged),
+                if self.settle(number, brought, || vec![from_location(name, &errands[number])]) {
+                    break;
                 }
             }
         }
@@ -182,6 +169,17 @@ impl Trip<'_> {
         Ok(())
     }
 
+    /// Notes what came of a copy that this device reads itself; whether that decides the errand.
+    fn settle(&mut self, number: usize, brought: Result<(), Local>, sources: impl FnOnce() -> Vec<SourceView>) -> bool {
+        match brought {
+            Ok(()) => self.results[number] = Some(Ok(sources())),
+            Err(Local::Disk(error)) => self.results[number] = Some(Err(error)),
+            Err(Local::Bad | Local::Differs) => self.reasons[number].push(Reason::Damaged),
+            Err(Local::Away) => self.reasons[number].push(Reason::Broken),
+        }
+        self.results[number].is_some()
+    }
+
     fn take(&mut self, number: usize, fetched: Fetched, errand: &Errand) {
         match fetched {
             Fetched::Complete(given) => {
@@ -213,19 +211,10 @@ impl Trip<'_> {
                 if self.way.cancel.is_cancelled() {
                     return Ok(());
                 }
-                match from_cloud(self.node, &cloud, &manifest, &errands[number], self.way).await? {
-                    Ok(()) => {
-                        let name = cloud.described.name.clone();
-                        let source = SourceView { kind: SourceKind::Location, name, bytes: errands[number].size };
-                        self.results[number] = Some(Ok(vec![source]));
-                        break;
-                    }
-                    Err(Local::Disk(error)) => {
-                        self.results[number] = Some(Err(error));
-                        break;
-                    }
-                    Err(Local::Bad | Local::Differs) => self.reasons[number].push(Reason::Damaged),
-                    Err(Local::Away) => self.reasons[number].push(Reason::Broken),
+                let brought = from_cloud(self.node, &cloud, &manifest, &errands[number], self.way).await?;
+                let name = cloud.described.name.clone();
+                if self.settle(number, brought, || vec![from_location(name, &errands[number])]) {
+                    break;
                 }
             }
         }
@@ -285,6 +274,11 @@ impl Trip<'_> {
         };
         results.into_iter().enumerate().map(|(number, result)| result.unwrap_or_else(|| Err(last(number)))).collect()
     }
+}
+
+/// All of an errand, from a location of this device.
+fn from_location(name: String, errand: &Errand) -> SourceView {
+    SourceView { kind: SourceKind::Location, name, bytes: errand.size }
 }
 
 /// Fetches over the data plane.

@@ -18,7 +18,6 @@ use crate::{
     audit::Event,
     catalog::KnownLocation,
     control::Reporter,
-    engine::Place,
     keys::random,
     library::{OWN_FOLDER, PARTIAL_SUFFIX, partial_path},
     node::{Node, now},
@@ -30,7 +29,7 @@ use larder_protocol::{
     control::{ControlError, ErrorKind, Progress, PutRequest, PutView},
     id::ContentId,
     path::RelPath,
-    record::{EntryValue, Purpose},
+    record::Purpose,
     time::Timestamp,
 };
 use std::{
@@ -266,8 +265,7 @@ async fn put_items(
         }
         let last = group.last().map_or_else(String::new, |item| item.path.to_string());
         reporter.progress(sum.progress("hash", &last, 0));
-        let (hashing, location) = (node.clone(), row.location.id);
-        let hashed = blocking(move || Ok(group.into_iter().map(|item| hash(&hashing, &location, item)).collect()));
+        let hashed = blocking(move || Ok(group.into_iter().map(hash).collect()));
         let hashed: Vec<Result<(Item, ContentId), ControlError>> = hashed.await?;
         let (mut orders, mut offers): (Vec<Order>, Vec<Guard<'_>>) = (Vec::new(), Vec::new());
         for item in hashed {
@@ -330,12 +328,8 @@ fn groups(items: Vec<Item>) -> Vec<Vec<Item>> {
     groups
 }
 
-/// Hashes a file that must not change meanwhile, and refuses it when the catalog knows another content at its path.
-fn hash(
-    node: &Node,
-    location: &larder_protocol::id::LocationId,
-    mut item: Item,
-) -> Result<(Item, ContentId), ControlError> {
+/// Hashes a file that must not change meanwhile.
+fn hash(mut item: Item) -> Result<(Item, ContentId), ControlError> {
     let failed = |error: io::Error| errors::io(&item.file, &error);
     let file = File::open(&item.file).map_err(failed)?;
     let mark = Mark::of(&file).map_err(failed)?;
@@ -345,19 +339,7 @@ fn hash(
     }
     let content = ContentId::new(*hash.as_bytes());
     item.size = mark.size();
-    let known =
-        node.catalog.read().and_then(|snapshot| snapshot.entry(location, &item.path)).map_err(errors::catalog)?;
-    match known.map(|entry| entry.value) {
-        // Of a folder the disk itself decides, since a file may have gone unseen.
-        Some(EntryValue::File(known)) if known.content != content && !is_in_place(node, location) => {
-            Err(ControlError::new(ErrorKind::Occupied, item.path.to_string()))
-        }
-        _ => Ok((item, content)),
-    }
-}
-
-fn is_in_place(node: &Node, location: &larder_protocol::id::LocationId) -> bool {
-    node.places.get(location).is_some_and(|place: Place| place.spec.is_in_place())
+    Ok((item, content))
 }
 
 #[cfg(test)]

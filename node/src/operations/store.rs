@@ -95,6 +95,9 @@ pub(super) async fn store(
         let already = stored_at(node, &store.id, &content, Some(&order.path)).await?;
         let stored = match known(node, store, &content).await? {
             _ if already => Ok(()),
+            _ if occupied(node, store, &order).await? => {
+                Err(ControlError::new(ErrorKind::Occupied, order.path.to_string()))
+            }
             // Another name for what is there: its bytes stay where they are.
             Some(manifest) => name(node, store, &order, manifest, None).await,
             None => seal(node, store, &order, way).await,
@@ -149,6 +152,16 @@ async fn seal(node: &Arc<Node>, store: &ObjectStore, order: &Order, way: &Way) -
     name(node, store, order, stored.manifest, Some(replica)).await?;
     node.note(Event::ok("store", content).fact("location", store.id).fact("bytes", stored.new_bytes));
     Ok(())
+}
+
+/// Whether another content stands at the path of an order: that one keeps its name.
+async fn occupied(node: &Arc<Node>, store: &ObjectStore, order: &Order) -> Result<bool, ControlError> {
+    let (catalog, id, path, content) = (node.catalog.clone(), store.id, order.path.clone(), order.wanted.content);
+    blocking(move || {
+        let known = catalog.read().and_then(|snapshot| snapshot.entry(&id, &path)).map_err(errors::catalog)?;
+        Ok(known.is_some_and(|known| matches!(known.value, EntryValue::File(file) if file.content != content)))
+    })
+    .await
 }
 
 /// The manifest of a content that is stored there already.
