@@ -38,6 +38,8 @@ pub enum ErrorKind {
     WordsDiffer,
     /// Nobody answered at the code's addresses.
     InviteUnreachable,
+    /// The inviting device answers, and has heard too many wrong tries lately.
+    InviteBusy,
     /// The role does not allow this.
     NotAllowed,
     /// A device cannot do this to itself.
