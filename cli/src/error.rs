@@ -51,6 +51,7 @@ pub(crate) fn exit_code(kind: ErrorKind) -> u8 {
         | K::AuditBroken
         | K::Damaged
         | K::Changed
+        | K::CredentialsBroken
         | K::DiskFull
         | K::Io
         | K::NotWritable
@@ -87,6 +88,7 @@ fn message(error: &ControlError) -> String {
         K::OwnDevice => format!("'{subject}' is this device, which cannot do that to itself"),
         K::RecoveryWrong => "these are not the recovery words of this group".to_owned(),
         K::WrongPassphrase => "wrong passphrase; the credentials stay locked".to_owned(),
+        K::CredentialsBroken => "the credentials of this device cannot be used".to_owned(),
         K::CredentialsLocked => "the credentials of this device are locked".to_owned(),
         K::CredentialRefused => format!("the storage of '{subject}' does not take this credential; nothing was kept"),
         K::CredentialUntested => format!("the storage of '{subject}' could not be tried; nothing was kept"),
@@ -143,6 +145,7 @@ fn hint(error: &ControlError) -> &'static str {
         K::OwnDevice => "run it on another device of the group",
         K::RecoveryWrong => "give the 24 words that 'larder init' showed, in their order",
         K::WrongPassphrase => "try again with 'larder credential unlock'",
+        K::CredentialsBroken => "'larder doctor' says what to do",
         K::CredentialsLocked => "run 'larder credential unlock'",
         K::CredentialRefused => "check its values and what they permit, or log in again with 'larder connect'",
         K::CredentialUntested => "check the address and the network, or keep it untested with --no-test",

@@ -50,6 +50,8 @@ pub enum ErrorKind {
     WrongPassphrase,
     /// The credentials cannot be used before they are unlocked.
     CredentialsLocked,
+    /// The file of the credentials or of their key is damaged or gone.
+    CredentialsBroken,
     /// The storage does not take a credential; nothing was kept.
     CredentialRefused,
     /// A credential could not be tried; nothing was kept.
