@@ -115,7 +115,7 @@ impl Holdings {
 impl BlobSource for Holdings {
     fn find(&self, device: &DeviceId, hash: &[u8; 32]) -> Vec<Blob> {
         let failed = |error: CatalogError| tracing::warn!(%error, "holdings cannot be read");
-        let rights = self.catalog.read().and_then(|snapshot| Rights::read(&self.members, &snapshot));
+        let rights = self.catalog.read().and_then(|snapshot| Rights::read(&self.members, &self.places, &snapshot));
         // Without the rules nobody knows what may be given away.
         let Ok(rights) = rights.map_err(failed) else { return Vec::new() };
         let may_read = |location: &LocationId| rights.permit(location, device, Action::Read);

@@ -1,6 +1,6 @@
 //! Who may do what at which location, as the catalog and the roster have it now.
 
-use super::Members;
+use super::{Members, Places};
 use crate::catalog::{CatalogError, KnownLocation, Snapshot};
 use larder_protocol::{
     id::{DeviceId, LocationId},
@@ -16,7 +16,8 @@ pub(crate) struct Rights {
 }
 
 impl Rights {
-    pub(crate) fn read(members: &Members, snapshot: &Snapshot) -> Result<Self, CatalogError> {
+    /// Reads what is in force. A place that is proven to be here has this device for its steward, whoever else announces it.
+    pub(crate) fn read(members: &Members, places: &Places, snapshot: &Snapshot) -> Result<Self, CatalogError> {
         let roster = members.roster();
         let mut said: BTreeMap<LocationId, Vec<(Stamp, Access)>> = BTreeMap::new();
         for known in snapshot.access()? {
@@ -24,7 +25,11 @@ impl Rights {
         }
         let mut rules = BTreeMap::new();
         for (location, said) in said {
-            let steward = snapshot.location(&location)?.map(|row| row.steward());
+            let announced = snapshot.location(&location)?.map(|row| row.steward());
+            let steward = match places.get(&location) {
+                Some(place) if announced != Some(places.device()) && place.is_proven(places) => Some(places.device()),
+                _ => announced,
+            };
             if let Some(rule) = in_force(said, |stamp| decides(&roster, steward.as_ref(), stamp)) {
                 rules.insert(location, rule);
             }

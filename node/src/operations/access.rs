@@ -42,7 +42,7 @@ pub(super) fn refused(location: &str, action: Action) -> ControlError {
 /// Refuses what this device may not do at a location, and notes it. Blocks.
 pub(super) fn must(node: &Node, row: &KnownLocation, action: Action) -> Result<(), ControlError> {
     let snapshot = node.catalog.read().map_err(errors::catalog)?;
-    let rights = Rights::read(&node.members, &snapshot).map_err(errors::catalog)?;
+    let rights = Rights::read(&node.members, &node.places, &snapshot).map_err(errors::catalog)?;
     if rights.permit(&row.location.id, &node.device(), action) {
         return Ok(());
     }
@@ -148,7 +148,7 @@ pub(crate) async fn allow(node: &Arc<Node>, request: AllowLocation) -> Result<Lo
         let row = locations::row(&reading, &request.location)?;
         must_decide(&reading, &row)?;
         let snapshot = reading.catalog.read().map_err(errors::catalog)?;
-        let rights = Rights::read(&reading.members, &snapshot).map_err(errors::catalog)?;
+        let rights = Rights::read(&reading.members, &reading.places, &snapshot).map_err(errors::catalog)?;
         let mut access = rights.of(&row.location.id).map_or(Access::open(row.location.id), |(_, said)| said.clone());
         for (list, words) in [
             (&mut access.read, &request.read),
@@ -181,7 +181,7 @@ pub(super) fn carried_over(
     snapshot: &Snapshot,
     location: &LocationId,
 ) -> Result<Option<Record>, ControlError> {
-    let rights = Rights::read(&node.members, snapshot).map_err(errors::catalog)?;
+    let rights = Rights::read(&node.members, &node.places, snapshot).map_err(errors::catalog)?;
     Ok(rights.of(location).map(|(_, access)| access.clone().into()))
 }
 

@@ -83,7 +83,7 @@ impl Known {
             names: node.all_device_names(snapshot).map_err(errors::catalog)?,
             members: node.members.devices(),
             proven: proven.collect(),
-            rights: Rights::read(&node.members, snapshot).map_err(errors::catalog)?,
+            rights: Rights::read(&node.members, &node.places, snapshot).map_err(errors::catalog)?,
         })
     }
 

@@ -31,7 +31,7 @@ fn set(snapshot: &Snapshot) -> Result<Option<LocationId>, ControlError> {
 pub(super) fn choose(node: &Node, snapshot: &Snapshot) -> Result<(KnownLocation, DefaultWhy), ControlError> {
     let bad = |detail: &str| ControlError::new(ErrorKind::BadRequest, "--to").detail(detail);
     let rows = snapshot.locations().map_err(errors::catalog)?;
-    let rights = Rights::read(&node.members, snapshot).map_err(errors::catalog)?;
+    let rights = Rights::read(&node.members, &node.places, snapshot).map_err(errors::catalog)?;
     let set = set(snapshot)?;
     if let Some(row) = rows.iter().find(|row| Some(row.location.id) == set) {
         return Ok((row.clone(), DefaultWhy::Set));

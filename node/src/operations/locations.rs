@@ -50,7 +50,7 @@ fn view(node: &Node, snapshot: &Snapshot, row: &KnownLocation) -> Result<Locatio
     let place = node.places.get(&row.location.id);
     let spec = spec_of(snapshot, row);
     let gateways = gateways(node, snapshot, row)?;
-    let rights = Rights::read(&node.members, snapshot).map_err(errors::catalog)?;
+    let rights = Rights::read(&node.members, &node.places, snapshot).map_err(errors::catalog)?;
     let custodian =
         if is_cloud(row) { Some(custodian(&node.members, snapshot, row).map_err(errors::catalog)?) } else { None };
     let state = match &place {

@@ -212,7 +212,7 @@ fn own_files(node: &Node, content: &ContentId) -> Result<Vec<PathBuf>, ControlEr
     else {
         return Ok(offered.collect());
     };
-    let rights = node.catalog.read().and_then(|snapshot| Rights::read(&node.members, &snapshot));
+    let rights = node.catalog.read().and_then(|snapshot| Rights::read(&node.members, &node.places, &snapshot));
     let rights = rights.map_err(errors::catalog)?;
     let file = |entry: &KnownEntry| {
         if !rights.permit(&entry.location, &node.device(), Action::Read) {
