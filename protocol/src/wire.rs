@@ -82,6 +82,8 @@ pub const TYPES: &[WireType] = types![
     log::SignedHeader,
     record::Checkpoint,
     record::Gateway,
+    record::Access,
+    record::Custodian,
 ];
 
 /// The type of this name.

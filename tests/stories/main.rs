@@ -3,6 +3,7 @@
 //! Every story runs real nodes in homes of its own, on loopback, and asks them through the command line alone.
 
 mod absence;
+mod access;
 mod audit;
 mod bitrot;
 mod cli;

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     audit::Event,
     catalog::{Known, KnownEntry},
-    engine::{Cloud, Place},
+    engine::{Cloud, Place, Rights},
     node::{Node, now},
     storage::{
         OpenError, ProfileSpec, Sealing, StorageProvider, Stored, put_content, write_key_bundle, write_snapshot,
@@ -19,7 +19,7 @@ use crate::{
 use larder_protocol::{
     control::{ControlError, ErrorKind},
     id::{ChunkId, ContentId, LocationId},
-    record::{Entry, EntryValue, File, GatewayState, Replica, ReplicaState},
+    record::{Action, Entry, EntryValue, File, GatewayState, Replica, ReplicaState},
     seal::SnapshotEntry,
 };
 use std::{fs, path::PathBuf, sync::Arc};
@@ -212,7 +212,12 @@ fn own_files(node: &Node, content: &ContentId) -> Result<Vec<PathBuf>, ControlEr
     else {
         return Ok(offered.collect());
     };
+    let rights = node.catalog.read().and_then(|snapshot| Rights::read(&node.members, &node.places, &snapshot));
+    let rights = rights.map_err(errors::catalog)?;
     let file = |entry: &KnownEntry| {
+        if !rights.permit(&entry.location, &node.device(), Action::Read) {
+            return None;
+        }
         let place = node.places.get(&entry.location).filter(|place| place.spec.is_in_place())?;
         Some(place.file(&entry.path))
     };

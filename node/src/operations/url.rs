@@ -22,6 +22,8 @@ pub(crate) async fn url(node: &Arc<Node>, request: UrlRequest) -> Result<UrlView
         .ok_or_else(|| ControlError::new(ErrorKind::BadRequest, "--ttl").detail("must lie between 1s and 7d"))?;
     let (finding, reference) = (node.clone(), request.reference);
     let wanted = blocking(move || cat::one(&finding, &reference)).await?;
+    // What this device may not read gets no address either.
+    cat::Reading::of(node, wanted.content, wanted.size).await?;
     let expires = Timestamp(now().0.saturating_add(ttl.saturating_mul(1_000_000_000)));
     let name = String::from_utf8_lossy(&wanted.relative.to_bytes()).into_owned();
     let link = Link { content: wanted.content, size: wanted.size, name, expires };

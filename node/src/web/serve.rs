@@ -192,6 +192,7 @@ async fn stream_of(mut reading: Reading, range: Range<u64>) -> Result<Body, Cont
 fn failed(error: &ControlError) -> StatusCode {
     match error.kind {
         ErrorKind::NoSource => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorKind::NotAllowed => StatusCode::FORBIDDEN,
         _ => {
             tracing::warn!(kind = ?error.kind, "web: request failed");
             StatusCode::INTERNAL_SERVER_ERROR

@@ -13,9 +13,10 @@ use larder_protocol::{
     pairing::{Code, CodeInvite, Invite, InviteKey, InviteState, Message, Refusal, Ticket, WordsMessage},
     path::{NfcPath, RelPath},
     record::{
-        Alias, AuditHead, Checkpoint, Context, Device, Entry, EntryValue, File, FolderEntry, FolderFile, FolderValue,
-        Gateway, GatewayState, GoneReason, Location, LocationState, Profile, Purpose, Replica, ReplicaState, Storage,
-        StorageState, StorageUsage, Suspicion, SuspicionReason, Want, WantOutcome, WantResult,
+        Access, Alias, AuditHead, Checkpoint, Context, Custodian, Device, Entry, EntryValue, File, FolderEntry,
+        FolderFile, FolderValue, Gateway, GatewayState, GoneReason, Location, LocationState, Profile, Purpose, Replica,
+        ReplicaState, Storage, StorageState, StorageUsage, Suspicion, SuspicionReason, Want, WantOutcome, WantResult,
+        Whom,
     },
     seal::{KeyBundle, Manifest, ManifestChunk, SnapshotEntry, SnapshotPage},
     sync::{Frame, Gossip, Locator},
@@ -149,6 +150,7 @@ fn location(storage: Storage) -> Location {
         purposes: List::truncated([Purpose::Inbox, Purpose::Archive]),
         read_only: false,
         trust_store: true,
+        settings: List::truncated([(text("endpoint"), text("http://localhost"))]),
         removed: false,
     }
 }
@@ -263,6 +265,16 @@ pub fn of(name: &str) -> Vec<Vec<u8>> {
                 usage: Some(StorageUsage { used: 1 << 40, total: Some(1 << 41) }),
             },
         ]),
+        "Access" => all(&[
+            Access::open(LOCATION),
+            Access {
+                read: Whom::Only { roles: List::truncated([Role::Admin, Role::Writer]), devices: List::default() },
+                write: Whom::Only { roles: List::default(), devices: List::truncated([device()]) },
+                delete: Whom::Only { roles: List::default(), devices: List::default() },
+                ..Access::open(LOCATION)
+            },
+        ]),
+        "Custodian" => all(&[Custodian { location: LOCATION, device: device() }]),
         "AuditHead" => all(&[AuditHead { lines: 7, head: [33; 32] }]),
         "Alias" => all(&[Alias { content: CONTENT, sha256: [32; 32] }]),
         "KeyBundle" => all(&[KeyBundle::new(GROUP, [(EPOCH, wrapped()), (EPOCH, wrapped())])]),

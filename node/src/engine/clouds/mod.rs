@@ -109,9 +109,12 @@ impl Clouds {
     }
 
     /// A file with an object that one of the clouds holds: brought, checked against its name, and kept for a while. Blocks, but
-    /// never on a cloud that is known not to answer.
-    pub(crate) fn fetch(&self, hash: &[u8; 32]) -> Option<Blob> {
+    /// never on a cloud that is known not to answer. Only clouds that `may_read` allows are asked.
+    pub(crate) fn fetch(&self, hash: &[u8; 32], may_read: &dyn Fn(&LocationId) -> bool) -> Option<Blob> {
         let id = ChunkId::new(*hash);
-        self.all().into_iter().find_map(|cloud| self.runtime.block_on(cloud.bring(id)))
+        self.all()
+            .into_iter()
+            .filter(|cloud| may_read(&cloud.id))
+            .find_map(|cloud| self.runtime.block_on(cloud.bring(id)))
     }
 }
