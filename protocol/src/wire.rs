@@ -82,6 +82,8 @@ pub const TYPES: &[WireType] = types![
     log::SignedHeader,
     record::Checkpoint,
     record::Gateway,
+    seal::SnapshotIndex,
+    seal::MembershipCopy,
 ];
 
 /// The type of this name.

@@ -5,6 +5,7 @@
 mod absence;
 mod audit;
 mod bitrot;
+mod bucket;
 mod cli;
 mod clocks;
 mod clouds;
