@@ -23,7 +23,12 @@ impl Bucket {
     }
 
     pub(crate) fn address(&self) -> String {
-        format!("s3://{}/some/prefix", self.name)
+        self.address_at("some/prefix")
+    }
+
+    /// An address of its own.
+    pub(crate) fn address_at(&self, prefix: &str) -> String {
+        format!("s3://{}/{prefix}", self.name)
     }
 
     /// The setting that leads to the proxy.

@@ -19,6 +19,7 @@ mod forks;
 mod get;
 mod gossip_modes;
 mod kills;
+mod matrix;
 mod moves;
 mod offline;
 mod pair;
