@@ -633,10 +633,16 @@ pub(crate) enum CatalogCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct RebuildArgs {
-    /// Folder of a sealed location: its files are written to --to by the recovery words alone, on any machine.
-    #[arg(long, value_name = "FOLDER", requires_all = ["recovery", "to"])]
+    /// Folder or address of a sealed location: its files are written to --to, on any machine.
+    #[arg(long, value_name = "FOLDER|ADDRESS", requires_all = ["recovery", "to"])]
     pub(crate) from: Option<PathBuf>,
-    /// The recovery words, read from FILE or, with '-', from stdin.
+    /// A setting of the address's storage; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_setting, requires = "from")]
+    pub(crate) set: Vec<(String, String)>,
+    /// The recovery words, from FILE or, with '-', from stdin.
+    ///
+    /// Lines with '=' are the credential of the storage, name=value; `provider list` shows the names. The other lines are
+    /// the words.
     #[arg(long, value_name = "FILE", requires = "from")]
     pub(crate) recovery: Option<PathBuf>,
     /// Folder to write the files into; made when it is missing, and nothing in it is replaced.

@@ -97,6 +97,7 @@ fn message(error: &ControlError) -> String {
         K::InUse => format!("'{subject}' is still in use"),
         K::NameTaken => format!("the name '{subject}' is taken"),
         K::LocationExists => format!("{subject} already belongs to a location"),
+        K::LocationOffline if is_address(subject) => format!("'{subject}' cannot be reached now"),
         K::LocationOffline => format!("'{subject}' is not proven to be there; nothing was marked missing"),
         K::LocationSuspicious => format!("too much vanished from '{subject}' at once; nothing was marked missing"),
         K::NeedsLogin => format!("the credential of '{subject}' is missing or not accepted"),
@@ -156,6 +157,7 @@ fn hint(error: &ControlError) -> &'static str {
         K::InUse => "see 'larder location list'",
         K::NameTaken => "choose another name",
         K::LocationExists => "see 'larder location list'",
+        K::LocationOffline if is_address(&error.subject) => "check the address and the network, then try again",
         K::LocationOffline => "plug it in or mount it, then run 'larder index' again",
         K::LocationSuspicious => "if the files are really gone, run 'larder index --accept-loss'",
         K::NeedsLogin => "run 'larder credential set PROFILE' or 'larder connect', then 'larder location test'",
@@ -180,21 +182,30 @@ fn hint(error: &ControlError) -> &'static str {
 
 /// Prints an error to stderr, as JSON where that was asked for.
 pub(crate) fn print(error: &ControlError, as_json: bool) {
+    print_with(error, hint(error), as_json);
+}
+
+/// The same with another hint, where the usual one does not fit what is being done.
+pub(crate) fn print_with(error: &ControlError, hint: &str, as_json: bool) {
     if as_json {
         let body = json!({
             "error": {
                 "kind": error.kind,
                 "subject": error.subject,
                 "message": full_message(error),
-                "hint": hint(error),
+                "hint": hint,
                 "retry": error.retry,
             }
         });
         eprintln!("{body}");
     } else {
         eprintln!("larder: {}", crate::render::escape(&full_message(error)));
-        eprintln!("  {}", hint(error));
+        eprintln!("  {hint}");
     }
+}
+
+fn is_address(subject: &str) -> bool {
+    subject.contains("://")
 }
 
 fn full_message(error: &ControlError) -> String {

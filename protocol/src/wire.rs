@@ -84,6 +84,8 @@ pub const TYPES: &[WireType] = types![
     record::Gateway,
     record::Access,
     record::Custodian,
+    seal::SnapshotIndex,
+    seal::MembershipCopy,
 ];
 
 /// The type of this name.

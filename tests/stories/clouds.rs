@@ -1,9 +1,7 @@
 //! Cloud locations: devices with a credential are gateways, and serve the others.
 
-use larder_test_servers::{
-    mock::{Fault, Kind, Protocol, Proxy},
-    servers::SeaweedS3,
-};
+use crate::bucket::Bucket;
+use larder_test_servers::mock::{Fault, Kind};
 use larder_tests::{Node, World, data, eventually, json};
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, fs};
@@ -94,55 +92,6 @@ fn unencrypted_files_go_to_a_cloud_only_when_somebody_says_so() {
     gate.ok(["location", "remove", "cloud", "--yes"]);
     let again = gate.object(["location", "add", "again", &address]);
     assert_eq!(again["id"], added["id"]);
-}
-
-/// A bucket that is reached by way of a proxy, which sees every request.
-struct Bucket {
-    server: SeaweedS3,
-    proxy: Proxy,
-    name: String,
-}
-
-impl Bucket {
-    fn new() -> Self {
-        let server = SeaweedS3::start();
-        let proxy = Proxy::start(Protocol::S3, server.endpoint());
-        let name = server.bucket();
-        Self { server, proxy, name }
-    }
-
-    fn address(&self) -> String {
-        format!("s3://{}/some/prefix", self.name)
-    }
-
-    /// Gives a device the group's profile, unless it has it, and a credential of its own.
-    fn profile(&self, node: &Node, add: bool) {
-        if add {
-            let endpoint = format!("endpoint={}", self.proxy.endpoint());
-            let profile = ["profile", "add", "archive", "--provider", "s3", "--encrypted", "--chunked"];
-            node.ok(profile.iter().chain(&["--set", &endpoint]));
-        }
-        let (id, secret) = (self.server.access_key(), self.server.secret_key());
-        let lines = format!("access_key_id={id}\nsecret_access_key={secret}\n");
-        node.command(["credential", "set", "archive"]).stdin(lines).run().expect(0);
-    }
-
-    /// The keys of all objects that were put for good, one for each time.
-    fn puts(&self) -> Vec<String> {
-        let done = self.proxy.log().of(Kind::Put).into_iter().filter(|entry| entry.status == Some(200));
-        done.map(|entry| entry.target).filter(|target| target.contains("/objects/")).collect()
-    }
-
-    /// Bytes that were sent.
-    fn sent(&self) -> usize {
-        self.proxy.log().all().iter().map(|entry| entry.body_len).sum()
-    }
-
-    #[track_caller]
-    fn put_nothing_twice(&self) {
-        let puts = self.puts();
-        assert_eq!(puts.iter().collect::<BTreeSet<_>>().len(), puts.len(), "{puts:#?}");
-    }
 }
 
 fn gateways(shown: &Value) -> BTreeSet<&str> {

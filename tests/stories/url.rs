@@ -16,10 +16,10 @@ fn parts(url: &str) -> (&str, &str) {
     rest.split_at(rest.find('/').expect("a path"))
 }
 
-struct Answer {
+pub(crate) struct Answer {
     status: u16,
     head: String,
-    body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Answer {
@@ -55,7 +55,8 @@ fn url(node: &Node, reference: &str) -> String {
     json::text(&view, "url").to_owned()
 }
 
-fn range(url: &str, first: u64, last: u64) -> Answer {
+/// Some bytes of what an address gives.
+pub(crate) fn range(url: &str, first: u64, last: u64) -> Answer {
     read(url, "GET", &format!("Range: bytes={first}-{last}\r\n"))
 }
 

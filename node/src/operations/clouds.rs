@@ -1,13 +1,13 @@
 //! Cloud locations: `location add` with an address, and `location test`.
 
-use super::{access, blocking, errors, locations};
+use super::{access, blocking, errors, locations, store};
 use crate::{
     audit::Event,
     catalog::{KnownLocation, Snapshot},
     engine::{Address, Described, needs_login, read_signature, refresh, usage, write_signature},
     library::Signature,
     node::{Node, now},
-    storage::{StorageError, StorageErrorKind, StorageProvider, layers::Layers, write_key_bundle},
+    storage::{OpenError, StorageError, StorageErrorKind, StorageProvider, layers::Layers},
 };
 use larder_protocol::{
     bounded::Text,
@@ -82,10 +82,12 @@ pub(super) async fn add(node: &Arc<Node>, request: AddLocation) -> Result<Locati
     }
     let mut signature = Signature::sealed(&location.id);
     signature.mount_epoch = location.mount_epoch;
-    let bundle = node.members.key_bundle();
     let usage = within(&described, async {
         write_signature(&*storage, &signature).await?;
-        write_key_bundle(&*storage, &bundle).await?;
+        store::prepare(node, &*storage, location.id).await.map_err(|error| match error {
+            OpenError::Storage(error) => error,
+            error => StorageError::new(storage.name(), StorageErrorKind::Invalid, error.to_string()),
+        })?;
         Ok(usage(&*storage).await)
     })
     .await?;

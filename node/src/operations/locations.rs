@@ -1,6 +1,6 @@
 //! `location`.
 
-use super::{access, blocking, clouds, copies::is_cloud, defaults, errors, status::state_word};
+use super::{access, blocking, clouds, copies::is_cloud, defaults, errors, status::state_word, store};
 use crate::{
     audit::{Event, rfc3339},
     catalog::{Known, KnownLocation, Snapshot},
@@ -8,7 +8,7 @@ use crate::{
     keys::random,
     library::{Signature, SignatureError},
     node::{Node, now},
-    storage::{ProfileSpec, built_in, write_key_bundle},
+    storage::{ProfileSpec, built_in},
 };
 use larder_protocol::{
     bounded::Text,
@@ -167,8 +167,7 @@ pub(crate) async fn add(node: &Arc<Node>, request: AddLocation) -> Result<Locati
     .await?;
     if !place.spec.is_in_place() {
         let provider = place.provider().map_err(|error| errors::open(&location.name, error.into()))?;
-        let bundle = node.members.key_bundle();
-        write_key_bundle(&provider, &bundle).await.map_err(|error| errors::open(&location.name, error.into()))?;
+        store::prepare(node, &provider, place.id).await.map_err(|error| errors::open(&location.name, error))?;
     }
     let state =
         LocationState { location: place.id, mount_epoch: place.mount_epoch, state: StorageState::Present, seen: now() };

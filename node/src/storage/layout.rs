@@ -75,6 +75,16 @@ pub(super) fn key_bundle() -> ObjectKey {
     ObjectKey(".larder/keys".to_owned())
 }
 
+/// Key of the copy of the membership log.
+pub(super) fn membership_copy() -> ObjectKey {
+    ObjectKey(".larder/members".to_owned())
+}
+
+/// Key of the index of the location snapshot.
+pub(super) fn snapshot_index() -> ObjectKey {
+    ObjectKey(format!("{SNAPSHOT_PREFIX}index"))
+}
+
 /// What the keys of all pages begin with.
 pub(super) const SNAPSHOT_PREFIX: &str = ".larder/snapshot/";
 

@@ -65,4 +65,4 @@ pub use settings::{
     Credential, Need, ProviderConfig, SaveCredential, Setting, SettingError, SettingProblem, SharedCredential,
     check_config, check_credential, value,
 };
-pub use snapshot::{write_key_bundle, write_snapshot};
+pub use snapshot::{write_key_bundle, write_membership, write_snapshot};

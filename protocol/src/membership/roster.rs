@@ -259,6 +259,11 @@ impl Roster {
         self.admitted.iter().copied().chain(self.recovery_signing).collect()
     }
 
+    /// Whether an operation that counts ever admitted this device, whatever became of it since.
+    pub fn ever_admitted(&self, device: &DeviceId) -> bool {
+        self.admitted.contains(device)
+    }
+
     /// Admitted devices that signed two operations with one number.
     pub fn quarantined(&self) -> &BTreeSet<DeviceId> {
         &self.quarantined

@@ -18,7 +18,7 @@ use larder_protocol::{
         ReplicaState, Storage, StorageState, StorageUsage, Suspicion, SuspicionReason, Want, WantOutcome, WantResult,
         Whom,
     },
-    seal::{KeyBundle, Manifest, ManifestChunk, SnapshotEntry, SnapshotPage},
+    seal::{KeyBundle, Manifest, ManifestChunk, MembershipCopy, PageMark, SnapshotEntry, SnapshotIndex, SnapshotPage},
     sync::{Frame, Gossip, Locator},
     time::{Hlc, Timestamp},
 };
@@ -282,6 +282,13 @@ pub fn of(name: &str) -> Vec<Vec<u8>> {
         // Private to its module: author, signature and payload as `docs/formats.md` has them.
         "Signed" => vec![[&[28; 32][..], &[64], &[29; 64], &[3, 1, 2, 3]].concat()],
         "SnapshotPage" => all(&[SnapshotPage::empty(LOCATION, 0), page()]),
+        "SnapshotIndex" => all(&[
+            SnapshotIndex::empty(LOCATION),
+            SnapshotIndex::empty(LOCATION).with(PageMark { page: 9, generation: 300, object: CHUNK }),
+        ]),
+        "MembershipCopy" => {
+            all(&[MembershipCopy { group: GROUP, ops: List::truncated([signed_op(2), signed_op(60_000)]) }])
+        }
         "Frame" => all(&[
             Frame::Hello { group: GROUP, epoch: Some(EPOCH), catalog: [30; 32], membership: [31; 32] },
             Frame::MembershipIds(List::truncated([signed_op(2).id()])),

@@ -2,6 +2,7 @@
 
 mod layers;
 mod model;
+mod recovery;
 mod registry;
 mod uploads;
 
