@@ -541,6 +541,9 @@ pub(crate) struct UrlArgs {
     /// How long it is good for, at most 7d.
     #[arg(long, default_value = "1h", value_parser = parse_url_ttl)]
     pub(crate) ttl: Duration,
+    /// Never an address of the storage: one that this device serves.
+    #[arg(long)]
+    pub(crate) local: bool,
 }
 
 fn parse_url_ttl(text: &str) -> Result<Duration, String> {

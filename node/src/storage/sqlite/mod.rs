@@ -11,13 +11,14 @@ mod search;
 use super::{
     Changes, Credential, Listed, Multipart, ObjectKey, PAGE_MAX, Page, Pending, ProviderConfig, ProviderFactory, Put,
     PutMode, Quota, Rename, Search, Setting, SettingError, Stat, StorageError, StorageErrorKind, StorageProvider,
-    Usage, Version, Watch, check_config, clock::now,
+    Usage, Version, Watch, check_config, clock::now, layout::probe_key,
 };
 use bytes::Bytes;
 use larder_protocol::time::Timestamp;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, TransactionBehavior, params};
 use std::{
     ops::Range,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -86,8 +87,44 @@ impl ProviderFactory for SqliteFactory {
 /// Objects in a SQLite file.
 #[derive(Clone)]
 pub struct SqliteProvider {
+    file: Arc<OpenFile>,
     writer: Arc<Mutex<Connection>>,
     reader: Arc<Mutex<Connection>>,
+}
+
+/// The file that the connections have open. SQLite goes on with one that was moved away or deleted, and nobody would find again
+/// what it stores there.
+struct OpenFile {
+    path: PathBuf,
+    /// Device number and inode.
+    identity: (u64, u64),
+}
+
+impl OpenFile {
+    fn of(path: &Path) -> Result<Self, StorageError> {
+        Ok(Self { path: path.to_owned(), identity: identity(path).ok_or_else(gone)? })
+    }
+
+    /// Fails unless it still stands at its path.
+    fn check(&self) -> Result<(), StorageError> {
+        match identity(&self.path) {
+            Some(found) if found == self.identity => Ok(()),
+            Some(_) => Err(StorageError::new(
+                NAME,
+                StorageErrorKind::Unavailable,
+                "another file stands in the place of the file",
+            )),
+            None => Err(gone()),
+        }
+    }
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    std::fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
+}
+
+fn gone() -> StorageError {
+    StorageError::new(NAME, StorageErrorKind::Unavailable, "the file is not there")
 }
 
 /// What blocking work fails with; turned into a [`StorageError`] at the border.
@@ -213,10 +250,17 @@ impl SqliteProvider {
         if !folder {
             return Err(StorageError::new(NAME, StorageErrorKind::Unavailable, "the folder is not there"));
         }
+        // A log without its file: the file was moved away. A new one in its place would have SQLite delete the log.
+        let mut log = path.as_os_str().to_owned();
+        log.push("-wal");
+        if !path.exists() && Path::new(&log).exists() {
+            return Err(gone());
+        }
         let mut writer = connect(path)?;
         prepare(&mut writer)?;
         let reader = connect(path)?;
-        Ok(Self { writer: Arc::new(Mutex::new(writer)), reader: Arc::new(Mutex::new(reader)) })
+        let file = Arc::new(OpenFile::of(path)?);
+        Ok(Self { file, writer: Arc::new(Mutex::new(writer)), reader: Arc::new(Mutex::new(reader)) })
     }
 
     fn run<'a, T: Send + 'static>(
@@ -224,10 +268,14 @@ impl SqliteProvider {
         on: &Arc<Mutex<Connection>>,
         work: impl FnOnce(&mut Connection) -> Result<T, Failure> + Send + 'static,
     ) -> Pending<'a, T> {
-        let on = on.clone();
+        let (on, file) = (on.clone(), self.file.clone());
         Box::pin(async move {
             let done = tokio::task::spawn_blocking(move || {
-                work(&mut on.lock().unwrap_or_else(PoisonError::into_inner)).map_err(StorageError::from)
+                let mut connection = on.lock().unwrap_or_else(PoisonError::into_inner);
+                file.check()?;
+                let done = work(&mut connection).map_err(StorageError::from)?;
+                // What was moved away meanwhile is not acknowledged.
+                file.check().map(|()| done)
             });
             done.await.map_err(|error| StorageError::new(NAME, StorageErrorKind::Other, error.to_string()))?
         })
@@ -338,7 +386,7 @@ impl StorageProvider for SqliteProvider {
 
     fn test(&self) -> Pending<'_, ()> {
         self.write(|tx| {
-            let key = ObjectKey::probe();
+            let key = probe_key();
             put(tx, &key, b"probe", PutMode::Replace)?;
             remove(tx, &key)?;
             Ok(())
