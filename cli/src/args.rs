@@ -371,7 +371,7 @@ pub(crate) enum CredentialCommand {
     /// Keep this device's credential for a profile, from stdin.
     ///
     /// Gives name=value lines on stdin; `provider list` shows the names. The storage is tried with it before it is kept,
-    /// where the profile says enough to find it.
+    /// and with every location of the profile that there is.
     Set {
         /// Name of the profile.
         profile: String,

@@ -110,7 +110,7 @@ pub(crate) async fn set(node: &Arc<Node>, request: SetCredential) -> Result<Cred
     Ok(CredentialView { tested: Some(tested), next: view.next.clone().or(test).or(add), ..view })
 }
 
-/// The cloud locations of a profile.
+/// The cloud locations of a profile, in order of their names.
 fn locations_of(snapshot: &Snapshot, profile: &str) -> Result<Vec<Described>, ControlError> {
     let mut found = Vec::new();
     for row in snapshot.locations().map_err(errors::catalog)? {
@@ -121,6 +121,7 @@ fn locations_of(snapshot: &Snapshot, profile: &str) -> Result<Vec<Described>, Co
             found.push(described);
         }
     }
+    found.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
     Ok(found)
 }
 
