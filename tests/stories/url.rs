@@ -83,7 +83,14 @@ fn ranges_of_a_file_in_place() {
     assert_eq!(whole.header("content-type"), Some("video/mp4"));
     assert_eq!(whole.header("content-disposition"), Some("inline; filename*=UTF-8''summer%20film.mp4"));
     assert!(whole.header("content-security-policy").is_some_and(|policy| policy.contains("sandbox")), "{}", whole.head);
-    assert_eq!(whole.header("x-content-type-options"), Some("nosniff"));
+    for (name, value) in [
+        ("x-content-type-options", "nosniff"),
+        ("cache-control", "private, no-store"),
+        ("referrer-policy", "no-referrer"),
+        ("cross-origin-resource-policy", "same-origin"),
+    ] {
+        assert_eq!(whole.header(name), Some(value), "{name}");
+    }
     let tag = whole.header("etag").expect("a tag").to_owned();
     assert!(!hash.contains(tag.trim_matches('"')));
 
