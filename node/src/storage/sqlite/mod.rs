@@ -5,6 +5,7 @@
 //! answered is on the disk. One connection writes, one reads, each on its own lock; SQLite keeps readers whole while somebody
 //! writes.
 
+mod file;
 mod parts;
 mod search;
 
@@ -14,11 +15,11 @@ use super::{
     Usage, Version, Watch, check_config, clock::now, layout::probe_key,
 };
 use bytes::Bytes;
+use file::OpenFile;
 use larder_protocol::time::Timestamp;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, TransactionBehavior, params};
 use std::{
     ops::Range,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -90,41 +91,6 @@ pub struct SqliteProvider {
     file: Arc<OpenFile>,
     writer: Arc<Mutex<Connection>>,
     reader: Arc<Mutex<Connection>>,
-}
-
-/// The file that the connections have open. SQLite goes on with one that was moved away or deleted, and nobody would find again
-/// what it stores there.
-struct OpenFile {
-    path: PathBuf,
-    /// Device number and inode.
-    identity: (u64, u64),
-}
-
-impl OpenFile {
-    fn of(path: &Path) -> Result<Self, StorageError> {
-        Ok(Self { path: path.to_owned(), identity: identity(path).ok_or_else(gone)? })
-    }
-
-    /// Fails unless it still stands at its path.
-    fn check(&self) -> Result<(), StorageError> {
-        match identity(&self.path) {
-            Some(found) if found == self.identity => Ok(()),
-            Some(_) => Err(StorageError::new(
-                NAME,
-                StorageErrorKind::Unavailable,
-                "another file stands in the place of the file",
-            )),
-            None => Err(gone()),
-        }
-    }
-}
-
-fn identity(path: &Path) -> Option<(u64, u64)> {
-    std::fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
-}
-
-fn gone() -> StorageError {
-    StorageError::new(NAME, StorageErrorKind::Unavailable, "the file is not there")
 }
 
 /// What blocking work fails with; turned into a [`StorageError`] at the border.
@@ -250,12 +216,7 @@ impl SqliteProvider {
         if !folder {
             return Err(StorageError::new(NAME, StorageErrorKind::Unavailable, "the folder is not there"));
         }
-        // A log without its file: the file was moved away. A new one in its place would have SQLite delete the log.
-        let mut log = path.as_os_str().to_owned();
-        log.push("-wal");
-        if !path.exists() && Path::new(&log).exists() {
-            return Err(gone());
-        }
+        OpenFile::check_log(path)?;
         let mut writer = connect(path)?;
         prepare(&mut writer)?;
         let reader = connect(path)?;
