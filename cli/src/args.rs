@@ -435,7 +435,7 @@ pub(crate) enum CredentialCommand {
     /// Keep this device's credential for a profile, from stdin.
     ///
     /// Gives name=value lines on stdin; `provider list` shows the names. The storage is tried with it before it is kept,
-    /// where the profile says enough to find it.
+    /// and with every location of the profile that there is.
     Set {
         /// Name of the profile.
         profile: String,
@@ -605,6 +605,9 @@ pub(crate) struct UrlArgs {
     /// How long it is good for, at most 7d.
     #[arg(long, default_value = "1h", value_parser = parse_url_ttl)]
     pub(crate) ttl: Duration,
+    /// Never an address of the storage: one that this device serves.
+    #[arg(long)]
+    pub(crate) local: bool,
 }
 
 fn parse_url_ttl(text: &str) -> Result<Duration, String> {

@@ -32,10 +32,11 @@ pub(crate) async fn run(context: &Context, command: LocationCommand) -> Outcome 
                         l.profile.clone(),
                         l.files.to_string(),
                         render::size(l.bytes),
+                        fullness(l).unwrap_or_default(),
                         l.path.clone().or_else(|| l.address.clone()).unwrap_or_default(),
                     ]
                 };
-                let header = ["NAME", "DEVICE", "STATE", "PROFILE", "FILES", "SIZE", "PATH"];
+                let header = ["NAME", "DEVICE", "STATE", "PROFILE", "FILES", "SIZE", "USED", "PATH"];
                 render::table(&header, &locations.iter().map(row).collect::<Vec<_>>());
             }
             Ok(error::OK)
@@ -109,14 +110,14 @@ fn details(view: &LocationView) {
     for (name, value) in rows {
         render::line(&format!("{name:<10} {}", render::escape(&value)));
     }
-    if let Some(used) = view.used {
-        let of = view.total.map_or_else(String::new, |total| format!(" of {}", render::size(total)));
-        render::line(&format!("{:<10} {}{of}", "used", render::size(used)));
+    if let Some(used) = fullness(view) {
+        render::line(&format!("{:<10} {used}", "used"));
     }
     for gateway in &view.gateways {
         let online = if gateway.online { "online" } else { "off" };
         let why = gateway.why.as_ref().map_or_else(String::new, |why| format!(" ({why})"));
-        let line = format!("{}: {}, {online}, {}{why}", gateway.device, gateway.state, gateway.seen);
+        let next = gateway.next.as_ref().map_or_else(String::new, |next| format!("; run there: {next}"));
+        let line = format!("{}: {}, {online}, {}{why}{next}", gateway.device, gateway.state, gateway.seen);
         render::line(&format!("{:<10} {}", "gateway", render::escape(&line)));
     }
 }
@@ -231,4 +232,10 @@ async fn remove(context: &Context, location: String, yes: bool) -> Outcome {
         context.target().connect().await?.call(Method::POST, "/v1/locations/remove", &request).await?;
     context.show(&view, |view| render::line(&format!("{} is forgotten.", render::escape(&view.name))));
     Ok(error::OK)
+}
+
+/// How full the storage is, where it tells.
+fn fullness(view: &LocationView) -> Option<String> {
+    let of = view.total.map_or_else(String::new, |total| format!(" of {}", render::size(total)));
+    view.used.map(|used| format!("{}{of}", render::size(used)))
 }

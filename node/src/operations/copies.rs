@@ -46,6 +46,11 @@ pub(crate) struct Copy {
 }
 
 impl Copy {
+    /// The content is one object in a storage, under its own hash and no seal: anybody who gets the object has the content.
+    pub(crate) fn is_bare_object(&self) -> bool {
+        self.form != Form::InPlace && self.state == "present" && !self.spec.encrypted && !self.spec.chunked
+    }
+
     /// Other devices that serve it and are online.
     pub(crate) fn holders_online(&self, node: &Node) -> Vec<DeviceId> {
         self.holders.iter().filter(|device| node.online.contains(device)).copied().collect()
@@ -253,7 +258,8 @@ impl Known {
                 )),
                 _ => Some(match logged_out {
                     Some((device, _)) if copy.state == "offline" => format!(
-                        "run 'larder location test {location}' on {}, which must log in again",
+                        "run '{}' on {}, which must log in again",
+                        locations::login(row),
                         self.device_name(&device)
                     ),
                     _ if copy.state == "offline" => {

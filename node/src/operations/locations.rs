@@ -1,10 +1,12 @@
 //! `location`.
 
-use super::{access, blocking, clouds, copies::is_cloud, defaults, errors, status::state_word, store};
+use super::{
+    access, blocking, clouds, copies::is_cloud, credentials::login_command, defaults, errors, status::state_word, store,
+};
 use crate::{
     audit::{Event, rfc3339},
     catalog::{Known, KnownLocation, Snapshot},
-    engine::{Place, Places, Rights, custodian, is_address},
+    engine::{Address, Place, Places, Rights, custodian, is_address},
     keys::random,
     library::{Signature, SignatureError},
     node::{Node, now},
@@ -60,7 +62,10 @@ fn view(node: &Node, snapshot: &Snapshot, row: &KnownLocation) -> Result<Locatio
     };
     // Of several who asked, the last one knows best.
     let usage = gateways.iter().filter(|gateway| gateway.used.is_some()).max_by_key(|gateway| gateway.seen.clone());
-    let (used, total) = usage.map_or((None, None), |gateway| (gateway.used, gateway.total));
+    let (used, total) = match &place {
+        Some(place) if state != "offline" => disk(place),
+        _ => usage.map_or((None, None), |gateway| (gateway.used, gateway.total)),
+    };
     let address = match &row.location.storage {
         Storage::Cloud { uri } => Some(uri.to_string()),
         Storage::Local => None,
@@ -115,6 +120,7 @@ fn gateways(node: &Node, snapshot: &Snapshot, row: &KnownLocation) -> Result<Vec
             online: this || node.online.contains(&device),
             seen: rfc3339(own.as_ref().map_or(known.value.seen, |own| own.seen)),
             why: own.map(|own| own.why).filter(|why| !why.is_empty()),
+            next: (state == GatewayState::NeedsLogin).then(|| login(row)),
             used: usage.map(|usage| usage.used),
             total: usage.and_then(|usage| usage.total),
         }
@@ -122,6 +128,23 @@ fn gateways(node: &Node, snapshot: &Snapshot, row: &KnownLocation) -> Result<Vec
     let mut views: Vec<GatewayView> = all.iter().filter(belongs).map(view).collect();
     views.sort_by(|a, b| (&a.device, &a.device_id).cmp(&(&b.device, &b.device_id)));
     Ok(views)
+}
+
+/// The command that brings a login for a cloud location.
+pub(super) fn login(row: &KnownLocation) -> String {
+    let address = match &row.location.storage {
+        Storage::Cloud { uri } => Address::parse(uri.as_str()).ok(),
+        Storage::Local => None,
+    };
+    login_command(address.map(|address| address.provider).as_deref().unwrap_or_default(), &row.location.profile)
+}
+
+/// How full the disk of a folder is: bytes in use, and all that it can hold.
+fn disk(place: &Place) -> (Option<u64>, Option<u64>) {
+    let Ok(stat) = rustix::fs::statvfs(&place.root) else { return (None, None) };
+    let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+    let used = bytes(stat.f_blocks.saturating_sub(stat.f_bfree));
+    (Some(used), Some(used.saturating_add(bytes(stat.f_bavail))))
 }
 
 /// The word for a cloud location: as its best gateway has it.

@@ -22,6 +22,8 @@ pub(crate) mod invites;
 pub(crate) mod locations;
 pub(crate) mod log;
 pub(crate) mod offers;
+#[cfg(feature = "web")]
+pub(crate) mod presign;
 pub(crate) mod profiles;
 pub(crate) mod put;
 pub(crate) mod reference;

@@ -29,6 +29,7 @@ pub mod oauth;
 #[cfg(feature = "clouds")]
 pub mod onedrive;
 mod pipeline;
+mod probe;
 mod profile;
 mod provider;
 mod recovery;
@@ -57,6 +58,7 @@ pub use abilities::{
 pub use error::{Retry, StorageError, StorageErrorKind};
 pub use layout::{ObjectKey, object_key};
 pub use pipeline::{ChunkSource, OpenError, Opening, Sealing, Stored, open_content, open_range, put_content};
+pub use probe::sweep_probes;
 pub use profile::{ProfileSpec, built_in};
 pub use provider::{Listed, PAGE_MAX, Page, Pending, Put, PutMode, Stat, StorageProvider, Version, list_all};
 pub use recovery::{Recovery, RecoveryError};

@@ -166,8 +166,10 @@ pub struct EnsureView {
 pub enum UrlKind {
     /// This device, on loopback: only programs of this machine can read it.
     Local,
-    /// The storage that has it, from anywhere.
+    /// The storage that has it, from anywhere, until it ends.
     Presigned,
+    /// The storage that has it, from anywhere and for good: it was set up to be read by all.
+    Public,
 }
 
 /// An address under which a content can be read for a while.
@@ -177,8 +179,8 @@ pub struct UrlView {
     pub content_id: String,
     /// The address; whoever has it can read the content until it ends.
     pub url: String,
-    /// When it ends.
-    pub expires_at: String,
+    /// When it ends; a public one does not.
+    pub expires_at: Option<String>,
     /// Who serves it.
     pub kind: UrlKind,
 }
@@ -445,6 +447,9 @@ pub struct GatewayView {
     /// Why it is not connected, as far as this device knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
+    /// The command to run on that device, where it must log in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
     /// Bytes in use at the storage, where it tells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub used: Option<u64>,

@@ -258,6 +258,9 @@ pub struct UrlRequest {
     pub reference: String,
     /// Seconds that it is good for, 1 to 604,800.
     pub ttl_seconds: u64,
+    /// Served by this device in any case, although a storage could do it itself.
+    #[serde(default)]
+    pub local: bool,
 }
 
 /// Reads the audit log.
