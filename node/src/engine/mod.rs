@@ -11,6 +11,7 @@ mod online;
 mod places;
 mod session;
 mod used;
+mod vaults;
 mod wants;
 
 pub(crate) use clouds::{
@@ -22,6 +23,7 @@ pub(crate) use holdings::{Holdings, object_path};
 pub(crate) use members::{Members, Removal};
 pub(crate) use online::Online;
 pub(crate) use places::{Place, Places};
+pub(crate) use vaults::VaultLink;
 
 use crate::{
     audit::Event as Noted,
@@ -83,6 +85,7 @@ pub(crate) struct Engine {
     announcements: news::Announcements,
     wants: wants::Wants,
     aliases: Arc<aliases::Aliases>,
+    answers: vaults::Answers,
 }
 
 impl Engine {
@@ -92,6 +95,7 @@ impl Engine {
         Self {
             wants: wants::Wants::new(node.clone()),
             aliases: Arc::default(),
+            answers: vaults::Answers::new(),
             sessions: session::Sessions::default(),
             round_at: node.settings.sync.tick().map(|tick| start + tick),
             node,
@@ -145,6 +149,7 @@ impl Engine {
                 },
                 () = members.changed() => {
                     self.members_changed().await;
+                    self.node.clouds.look();
                     self.addresses_changed().await;
                     // Who may speak only now says where it is.
                     self.addresses_at = Some(Instant::now() + ADDRESS_PAUSE);
@@ -279,6 +284,7 @@ impl Engine {
             Event::Connected { device, address } => {
                 tracing::info!(%device, "peer connected");
                 self.node.online.insert(device, address);
+                self.node.clouds.look_at(&device);
                 // One of the two begins; the session serves both.
                 if self.node.device() < device {
                     self.start_session(device);
@@ -288,10 +294,16 @@ impl Engine {
             Event::Disconnected { device } => {
                 tracing::info!(%device, "peer disconnected");
                 self.node.online.remove(&device);
+                self.node.clouds.look_at(&device);
                 self.announcements.forget(&device);
                 // What it would have done for a cloud is another gateway's turn now.
                 self.wants.look();
             }
+            // Who is not listened to is refused before a byte is read.
+            Event::Asked { device, stream } if self.node.conduct.hears(&device, Instant::now()) => {
+                self.answers.answer(&self.node, device, stream);
+            }
+            Event::Asked { .. } => {}
             Event::Inbound { device, stream } => {
                 let (node, ended) = (self.node.clone(), self.ended.clone());
                 // Who is not listened to is refused before a byte is read.
