@@ -55,6 +55,7 @@ const CONDUCT: &[u8] = b"conduct";
 
 /// Everything that a running node is made of.
 pub struct Node {
+    pub(crate) home: Home,
     pub(crate) name: Name,
     pub(crate) group: GroupId,
     pub(crate) group_name: String,
@@ -223,6 +224,7 @@ impl Node {
         let inviter = Arc::new(Inviting::default());
         let pairing = Host::new(keys.clone(), group, inviter.clone());
         let node = Arc::new(Self {
+            home: home.clone(),
             name,
             group,
             group_name,

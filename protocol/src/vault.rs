@@ -7,7 +7,7 @@
 use crate::{
     bounded::{List, Text},
     codec::Wire,
-    id::{GroupId, ShelfId},
+    id::{DeviceId, GroupId, ShelfId},
     time::Timestamp,
 };
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,12 @@ pub const OBJECT_BYTES_MAX: u64 = 128 << 20;
 pub const KEY_BYTES_MAX: usize = 700;
 /// Most objects in one answer to a listing.
 pub const LISTED_MAX: usize = 256;
+
+/// Most devices that a vault is told of at once.
+pub const MET_MAX: usize = 32;
+
+/// Where a device is.
+pub type Addresses = List<Text<256>, 16>;
 
 /// Key of an object on a shelf.
 pub type Key = Text<KEY_BYTES_MAX>;
@@ -96,10 +102,15 @@ pub enum VaultRequest {
     },
     /// To know how full the vault is.
     Usage,
+    /// To tell the vault where members are: it cannot read the catalog, and dials them.
+    Meet {
+        /// Their control-plane addresses as multiaddrs, best first.
+        devices: List<(DeviceId, Addresses), MET_MAX>,
+    },
 }
 
 impl Wire for VaultRequest {
-    const MAX_BYTES: usize = 2048;
+    const MAX_BYTES: usize = PART_BYTES;
 }
 
 /// What a vault answers.
@@ -230,6 +241,9 @@ mod tests {
         let shelf = ShelfId::new([7; 16]);
         let longest = VaultRequest::List { shelf, prefix: key(700), after: Some(key(700)), limit: u16::MAX };
         codec::encode(&longest).unwrap();
+        let addresses: Addresses = List::truncated(vec![Text::new("a".repeat(256)).unwrap(); 16]);
+        let devices = List::truncated(vec![(DeviceId::new([1; 32]), addresses); MET_MAX]);
+        codec::encode(&VaultRequest::Meet { devices }).unwrap();
         let object = ListedObject { key: key(700), size: u64::MAX, modified: Timestamp(i64::MIN) };
         let objects = List::truncated(vec![object; LISTED_MAX]);
         codec::encode(&VaultAnswer::Page { objects, next: Some(key(700)) }).unwrap();

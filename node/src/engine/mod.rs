@@ -237,6 +237,12 @@ impl Engine {
         });
     }
 
+    /// Tells connected vaults where the others are.
+    fn introduce(&self) {
+        let node = self.node.clone();
+        self.node.tasks.spawn(async move { vaults::introduce(&node).await });
+    }
+
     /// Starts sessions with a few connected peers.
     fn round(&mut self) {
         let mut peers = self.node.online.devices();
@@ -285,6 +291,7 @@ impl Engine {
                 tracing::info!(%device, "peer connected");
                 self.node.online.insert(device, address);
                 self.node.clouds.look_at(&device);
+                self.introduce();
                 // One of the two begins; the session serves both.
                 if self.node.device() < device {
                     self.start_session(device);
@@ -416,6 +423,7 @@ impl Engine {
         }
         if commit.devices {
             self.addresses_changed().await;
+            self.introduce();
         }
         if !commit.locations.is_empty() {
             self.node.clouds.look();

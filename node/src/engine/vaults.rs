@@ -3,11 +3,17 @@
 use crate::{
     network::{FrameError, FrameReader, FrameWriter, FramedStream},
     node::Node,
-    shelves::{self, Asker, Rights},
+    shelves::{self, Asker, Met, Rights},
     storage::peer::{Frames, PeerLink},
 };
 use futures::future::BoxFuture;
-use larder_protocol::{id::DeviceId, membership::Role};
+use larder_protocol::{
+    bounded::{List, Text},
+    codec,
+    id::DeviceId,
+    membership::Role,
+    vault::{Addresses, MET_MAX, VaultRequest},
+};
 use std::{
     collections::BTreeMap,
     io,
@@ -141,7 +147,8 @@ impl Answers {
             let node = answering;
             let mut stream = Stream::new(stream, turn);
             let may = || rights(&node, &device);
-            let asker = Asker { device, rights: &may };
+            let meets = |met| drop(node.tasks.spawn(meet(node.clone(), met)));
+            let asker = Asker { device, rights: &may, meet: &meets };
             let answered = tokio::select! {
                 answered = shelves::serve(&node.shelves, &asker, &mut stream) => answered,
                 () = node.stop.cancelled() => return,
@@ -161,5 +168,58 @@ impl Answers {
                 }
             }
         });
+    }
+}
+
+/// Tells the vaults that are connected where the other members are.
+pub(super) async fn introduce(node: &Arc<Node>) {
+    let own = node.device();
+    let online = node.online.devices();
+    let vaults: Vec<_> = online.into_iter().filter(|device| node.members.role(device) == Some(Role::Vault)).collect();
+    if vaults.is_empty() || !node.members.role(&own).is_some_and(Role::may_write) {
+        return;
+    }
+    let reading = node.clone();
+    let said = tokio::task::spawn_blocking(move || reading.catalog.read().and_then(|snapshot| snapshot.devices()));
+    let Ok(Ok(said)) = said.await else { return };
+    let belongs = |device: &DeviceId| node.members.role(device).is_some_and(Role::may_read);
+    let addresses: Vec<_> = said.into_iter().filter(|(device, _)| belongs(device)).collect();
+    for vault in vaults {
+        for some in addresses.chunks(MET_MAX) {
+            let control = |said: &larder_protocol::record::Device| {
+                Addresses::truncated(said.control.iter().filter_map(|text| Text::new(text.as_str()).ok()))
+            };
+            let devices = List::truncated(some.iter().map(|(device, said)| (*device, control(said))));
+            if let Err(error) = tell(node, vault, &VaultRequest::Meet { devices }).await {
+                tracing::debug!(%vault, %error, "the vault was not told where the others are");
+                break;
+            }
+        }
+    }
+}
+
+/// Tells a vault something of which the answer matters to nobody.
+async fn tell(node: &Node, vault: DeviceId, request: &VaultRequest) -> io::Result<()> {
+    let frame = codec::encode(request).map_err(io::Error::other)?;
+    let stream = node.network.open_vault(vault).await.map_err(io::Error::other)?;
+    let (mut reader, mut writer) = stream.split();
+    writer.send(&frame).await.map_err(broken)?;
+    timeout(LINGER, reader.next()).await?.map(drop).map_err(broken)
+}
+
+/// Notes where members are and dials them.
+async fn meet(node: Arc<Node>, met: Met) {
+    let own = node.device();
+    let belongs = |device: &DeviceId| *device != own && node.members.role(device).is_some();
+    let met: BTreeMap<_, _> = met.into_iter().filter(|(device, _)| belongs(device)).collect();
+    for (device, addresses) in &met {
+        node.network.set_addresses(*device, addresses.clone()).await;
+    }
+    node.members.add_first_addresses(met);
+    let noting = node.clone();
+    let kept =
+        tokio::task::spawn_blocking(move || crate::contacts::keep(&noting.home, &noting.members.first_addresses()));
+    if let Ok(Err(error)) = kept.await {
+        tracing::warn!(%error, "where the others are cannot be kept");
     }
 }

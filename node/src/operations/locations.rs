@@ -116,9 +116,10 @@ fn gateways(node: &Node, snapshot: &Snapshot, row: &KnownLocation) -> Result<Vec
     Ok(views)
 }
 
-/// The word for a cloud location: as its best gateway has it.
+/// The word for a cloud location: as its best gateway has it, of those that are online if any is.
 fn cloud_state(gateways: &[GatewayView]) -> &'static str {
-    let any = |state| gateways.iter().any(|gateway| gateway.state == state);
+    let online = gateways.iter().any(|gateway| gateway.online);
+    let any = |state| gateways.iter().any(|gateway| gateway.online == online && gateway.state == state);
     match () {
         () if any("connected") => "connected",
         () if any("needs-login") || gateways.is_empty() => "needs-login",

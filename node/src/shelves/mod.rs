@@ -13,7 +13,7 @@ mod space;
 #[cfg(test)]
 mod tests;
 
-pub use serve::{Asker, Rights, serve};
+pub use serve::{Asker, Met, Rights, ServeError, serve};
 pub use space::Space;
 
 use crate::storage::{StorageError, fs::FsProvider, upload};

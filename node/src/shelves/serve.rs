@@ -12,7 +12,7 @@ use larder_protocol::{
     id::{ChunkId, DeviceId, ShelfId},
     time::Timestamp,
     vault::{
-        Key, LISTED_MAX, ListedObject, OBJECT_BYTES_MAX, ObjectStat, PART_BYTES, VaultAnswer, VaultRefusal,
+        Addresses, Key, LISTED_MAX, ListedObject, OBJECT_BYTES_MAX, ObjectStat, PART_BYTES, VaultAnswer, VaultRefusal,
         VaultRequest,
     },
 };
@@ -41,7 +41,12 @@ pub struct Asker<'a> {
     pub device: DeviceId,
     /// What it may do now.
     pub rights: &'a (dyn Fn() -> Rights + Send + Sync),
+    /// Takes what it says of where members are.
+    pub meet: &'a (dyn Fn(Met) + Send + Sync),
 }
+
+/// Where members are, as multiaddrs.
+pub type Met = Vec<(DeviceId, Vec<String>)>;
 
 /// Why a conversation broke off.
 #[derive(Debug, thiserror::Error)]
@@ -193,6 +198,11 @@ impl Answering<'_, '_> {
             VaultRequest::Delete { shelf, key } => self.delete(shelf, &key).await,
             VaultRequest::Test { shelf } => self.test(shelf).await,
             VaultRequest::Usage => self.usage().await,
+            VaultRequest::Meet { devices } => {
+                let texts = |texts: &Addresses| texts.iter().map(ToString::to_string).collect();
+                (self.asker.meet)(devices.iter().map(|(device, addresses)| (*device, texts(addresses))).collect());
+                Ok(VaultAnswer::Done)
+            }
         };
         let answer = match answered {
             Ok(answer) => answer,

@@ -1,6 +1,6 @@
 //! A vault and those who ask it, joined by channels instead of a network.
 
-use super::{Asker, Rights, Shelves, Space, serve};
+use super::{Asker, Rights, ServeError, Shelves, Space, serve};
 use crate::storage::{
     ObjectKey, Put, PutMode, StorageErrorKind, StorageProvider, conformance, object_key,
     peer::{Frames, PeerLink, PeerProvider},
@@ -62,7 +62,7 @@ impl PeerLink for Vault {
         let (shelves, device, rights) = (self.shelves.clone(), self.device, self.rights.clone());
         tokio::spawn(async move {
             let may = || *rights.lock().unwrap_or_else(PoisonError::into_inner);
-            let _ = serve(&shelves, &Asker { device, rights: &may }, &mut there).await;
+            let _ = serve(&shelves, &Asker { device, rights: &may, meet: &|_| () }, &mut there).await;
         });
         Box::pin(async move { Ok(Box::new(here) as Box<dyn Frames>) })
     }
@@ -95,11 +95,11 @@ impl Bench {
     }
 
     /// What a request on a stream of its own is answered, and what the vault says of its end.
-    async fn raw(&self, frames: &[Vec<u8>]) -> (Option<VaultAnswer>, Result<(), super::serve::ServeError>) {
+    async fn raw(&self, frames: &[Vec<u8>]) -> (Option<VaultAnswer>, Result<(), ServeError>) {
         let (mut here, mut there) = pair();
         let shelves = self.shelves.clone();
         let serving = tokio::spawn(async move {
-            serve(&shelves, &Asker { device: OWNER, rights: &|| Rights::Store }, &mut there).await
+            serve(&shelves, &Asker { device: OWNER, rights: &|| Rights::Store, meet: &|_| () }, &mut there).await
         });
         let mut answer = None;
         for (number, frame) in frames.iter().enumerate() {
@@ -202,7 +202,7 @@ async fn only_who_may_is_served_and_only_as_long_as_it_may() {
     let (mut here, mut there) = pair();
     let (shelves, may) = (bench.shelves.clone(), rights.clone());
     let serving = tokio::spawn(async move {
-        serve(&shelves, &Asker { device: OWNER, rights: &|| *may.lock().unwrap() }, &mut there).await
+        serve(&shelves, &Asker { device: OWNER, rights: &|| *may.lock().unwrap(), meet: &|_| () }, &mut there).await
     });
     let size = 2 * PART_BYTES as u64;
     let put = VaultRequest::Put { shelf: SHELF, key: Text::new("late").unwrap(), size, replace: false };

@@ -278,6 +278,9 @@ pub fn of(name: &str) -> Vec<Vec<u8>> {
             VaultRequest::Delete { shelf: SHELF, key: text("objects/05/x") },
             VaultRequest::Test { shelf: SHELF },
             VaultRequest::Usage,
+            VaultRequest::Meet {
+                devices: List::truncated([(device(), List::truncated([text("/ip4/127.0.0.1/tcp/1")]))]),
+            },
         ]),
         "VaultAnswer" => all(&[
             VaultAnswer::Ready,
