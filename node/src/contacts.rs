@@ -1,4 +1,5 @@
-//! Addresses that came with an invite: where to find the group for the first time.
+//! Addresses that came with an invite: where to find the group for the first time. A vault, which has no catalog to read more
+//! from, keeps those here that it is told later.
 
 use crate::{config::Home, operations::errors};
 use larder_protocol::{control::ControlError, id::DeviceId, pairing::Contact, record::Name};
@@ -16,6 +17,16 @@ pub(crate) fn save(home: &Home, contacts: &[Contact]) -> Result<(), ControlError
     let path = home.catalog().join(FILE);
     let text = serde_json::to_vec(&addresses).map_err(errors::internal)?;
     std::fs::write(&path, text).map_err(|error| errors::io(&path, &error))
+}
+
+/// Keeps addresses that a vault was told since, in place of all before.
+pub(crate) fn keep(home: &Home, addresses: &BTreeMap<DeviceId, Vec<String>>) -> std::io::Result<()> {
+    let texts: BTreeMap<String, &Vec<String>> =
+        addresses.iter().map(|(device, addresses)| (device.to_string(), addresses)).collect();
+    let path = home.catalog().join(FILE);
+    let temp = path.with_extension("new");
+    std::fs::write(&temp, serde_json::to_vec(&texts)?)?;
+    std::fs::rename(temp, path)
 }
 
 /// Keeps this device's name, which the membership log holds sealed and a vault cannot open.

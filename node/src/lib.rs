@@ -46,6 +46,8 @@ mod run;
 #[cfg(feature = "network")]
 mod setup;
 #[cfg(feature = "network")]
+pub mod shelves;
+#[cfg(feature = "network")]
 pub mod storage;
 #[cfg(feature = "network")]
 pub mod transfer;

@@ -8,13 +8,14 @@ use crate::{
     catalog::{Catalog, CatalogError, Commit, Identity, LocalWrite, LogKeys, OpenReport, Options, Snapshot},
     config::{Home, Settings},
     credentials::Vault,
-    engine::{Clouds, Conduct, Engine, Holdings, Members, Online, Places, tell_addresses},
+    engine::{Clouds, Conduct, Engine, Holdings, Members, Online, Places, VaultLink, tell_addresses},
     keys::{DeviceKeys, MembershipStore},
     network,
     operations::{checked::Checked, errors, invites::Inviting, offers::Offers},
     pairing::Host,
     search::Search,
-    storage::Registry,
+    shelves::Shelves,
+    storage::{Registry, peer::PeerFactory},
     transfer::{DataPlane, PlaneConfig},
 };
 use larder_protocol::{
@@ -54,6 +55,7 @@ const CONDUCT: &[u8] = b"conduct";
 
 /// Everything that a running node is made of.
 pub struct Node {
+    pub(crate) home: Home,
     pub(crate) name: Name,
     pub(crate) group: GroupId,
     pub(crate) group_name: String,
@@ -68,6 +70,8 @@ pub struct Node {
     pub(crate) clouds: Arc<Clouds>,
     /// The providers of this node.
     pub(crate) registry: Arc<Registry>,
+    /// What this device keeps for its group while it is a vault.
+    pub(crate) shelves: Shelves,
     /// This device's credentials.
     pub(crate) vault: Vault,
     pub(crate) audit: Audit,
@@ -188,6 +192,9 @@ impl Node {
         // A keyring may take its time.
         let vault = tokio::task::spawn_blocking(move || Vault::open(&keys_folder)).await.map_err(errors::internal)?;
         let registry = Arc::new(Registry::of_node());
+        let vaults = Arc::new(VaultLink::new());
+        registry.register(Arc::new(PeerFactory::new(group, vaults.clone()))).map_err(errors::internal)?;
+        let shelves = Shelves::new(home.vault().join(group.to_string()), settings.vault.space());
         let clouds = Arc::new(Clouds::new(home, registry.clone(), vault.clone()));
         let staging = home.cache().join("staging");
         std::fs::create_dir_all(&staging).map_err(|error| errors::io(&staging, &error))?;
@@ -218,6 +225,7 @@ impl Node {
         let inviter = Arc::new(Inviting::default());
         let pairing = Host::new(keys.clone(), group, inviter.clone());
         let node = Arc::new(Self {
+            home: home.clone(),
             name,
             group,
             group_name,
@@ -229,6 +237,7 @@ impl Node {
             places,
             clouds,
             registry,
+            shelves,
             vault,
             audit,
             data,
@@ -250,6 +259,7 @@ impl Node {
             asked: AtomicBool::new(false),
         });
         inviter.attach(&node);
+        vaults.attach(&node);
         holdings.attach(&node);
         node.places.prove(&node.catalog).map_err(errors::catalog)?;
         node.tasks.spawn(Engine::new(node.clone()).run(events));

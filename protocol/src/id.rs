@@ -130,6 +130,9 @@ id!(
     /// A request that a content be made available at a location.
     WantId, 16);
 id!(
+    /// A shelf of a vault: what is kept there for one location.
+    ShelfId, 16);
+id!(
     /// A signed operation of the membership log: BLAKE3 of its signed bytes.
     MembershipOpId, 32);
 

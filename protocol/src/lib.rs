@@ -21,4 +21,5 @@ pub mod record;
 pub mod seal;
 pub mod sync;
 pub mod time;
+pub mod vault;
 pub mod wire;

@@ -4,7 +4,7 @@
 
 use crate::{
     codec::{self, DecodeError, Wire},
-    log, membership, pairing, record, seal, sync,
+    log, membership, pairing, record, seal, sync, vault,
 };
 
 /// A type that crosses a trust border, without its values.
@@ -86,6 +86,8 @@ pub const TYPES: &[WireType] = types![
     record::Custodian,
     seal::SnapshotIndex,
     seal::MembershipCopy,
+    vault::VaultRequest,
+    vault::VaultAnswer,
 ];
 
 /// The type of this name.

@@ -37,3 +37,4 @@ mod sha256;
 mod small_files;
 mod trouble;
 mod url;
+mod vaults;

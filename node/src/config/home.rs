@@ -116,6 +116,11 @@ impl Home {
         self.data.join("keys")
     }
 
+    /// Objects that this device keeps for its group while it is a vault.
+    pub fn vault(&self) -> PathBuf {
+        self.data.join("vault")
+    }
+
     /// Catalog and log segments.
     pub fn catalog(&self) -> PathBuf {
         self.data.join("catalog")

@@ -34,6 +34,13 @@ const TEMPLATE: &str = r#"# Settings of this Larder node. Lines that begin with 
 # Statements that one other device may make in a day, and MiB of them; what goes beyond is not kept for now.
 # statements_per_day = 20000000
 # mib_per_day = 8192
+
+[vault]
+# MiB that this device keeps for its group while it is a vault; 0 for as much as the disk holds.
+# quota_mib = 0
+
+# MiB of the disk that stay free.
+# reserve_mib = 1024
 "#;
 
 /// Why settings cannot be used.
@@ -59,6 +66,18 @@ pub struct Settings {
     pub catalog: CatalogSettings,
     /// What others may make this device keep.
     pub limits: LimitSettings,
+    /// What this device keeps while it is a vault.
+    pub vault: VaultSettings,
+}
+
+/// What a device keeps for its group while it is a vault.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct VaultSettings {
+    /// MiB of all objects together; 0 for as much as the disk holds.
+    pub quota_mib: u32,
+    /// MiB of the disk that stay free.
+    pub reserve_mib: u32,
 }
 
 /// What others may make this device keep.
@@ -125,6 +144,23 @@ impl Default for CatalogSettings {
 impl Default for LimitSettings {
     fn default() -> Self {
         Self { statements_per_day: 20_000_000, mib_per_day: 8192 }
+    }
+}
+
+impl Default for VaultSettings {
+    fn default() -> Self {
+        Self { quota_mib: 0, reserve_mib: 1024 }
+    }
+}
+
+impl VaultSettings {
+    /// How much of the disk is given.
+    pub(crate) fn space(&self) -> crate::shelves::Space {
+        let bytes = |mib: u32| u64::from(mib) << 20;
+        crate::shelves::Space {
+            quota: Some(bytes(self.quota_mib)).filter(|quota| *quota > 0),
+            reserve: bytes(self.reserve_mib),
+        }
     }
 }
 

@@ -346,6 +346,11 @@ impl Members {
         *self.first_addresses.lock().unwrap_or_else(PoisonError::into_inner) = addresses;
     }
 
+    /// Adds to them; what was known of a device before does not count any more.
+    pub(super) fn add_first_addresses(&self, addresses: BTreeMap<DeviceId, Vec<String>>) {
+        self.first_addresses.lock().unwrap_or_else(PoisonError::into_inner).extend(addresses);
+    }
+
     pub(super) fn first_addresses(&self) -> BTreeMap<DeviceId, Vec<String>> {
         self.first_addresses.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

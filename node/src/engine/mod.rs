@@ -12,6 +12,7 @@ mod places;
 mod rights;
 mod session;
 mod used;
+mod vaults;
 mod wants;
 
 pub(crate) use clouds::{
@@ -24,6 +25,7 @@ pub(crate) use members::{Members, Removal};
 pub(crate) use online::Online;
 pub(crate) use places::{Place, Places};
 pub(crate) use rights::{Rights, custodian};
+pub(crate) use vaults::VaultLink;
 
 use crate::{
     audit::Event as Noted,
@@ -85,6 +87,7 @@ pub(crate) struct Engine {
     announcements: news::Announcements,
     wants: wants::Wants,
     aliases: Arc<aliases::Aliases>,
+    answers: vaults::Answers,
 }
 
 impl Engine {
@@ -94,6 +97,7 @@ impl Engine {
         Self {
             wants: wants::Wants::new(node.clone()),
             aliases: Arc::default(),
+            answers: vaults::Answers::new(),
             sessions: session::Sessions::default(),
             round_at: node.settings.sync.tick().map(|tick| start + tick),
             node,
@@ -147,6 +151,7 @@ impl Engine {
                 },
                 () = members.changed() => {
                     self.members_changed().await;
+                    self.node.clouds.look();
                     self.addresses_changed().await;
                     // Who may speak only now says where it is.
                     self.addresses_at = Some(Instant::now() + ADDRESS_PAUSE);
@@ -234,6 +239,12 @@ impl Engine {
         });
     }
 
+    /// Tells connected vaults where the others are.
+    fn introduce(&self) {
+        let node = self.node.clone();
+        self.node.tasks.spawn(async move { vaults::introduce(&node).await });
+    }
+
     /// Starts sessions with a few connected peers.
     fn round(&mut self) {
         let mut peers = self.node.online.devices();
@@ -281,6 +292,8 @@ impl Engine {
             Event::Connected { device, address } => {
                 tracing::info!(%device, "peer connected");
                 self.node.online.insert(device, address);
+                self.node.clouds.look_at(&device);
+                self.introduce();
                 // One of the two begins; the session serves both.
                 if self.node.device() < device {
                     self.start_session(device);
@@ -290,10 +303,16 @@ impl Engine {
             Event::Disconnected { device } => {
                 tracing::info!(%device, "peer disconnected");
                 self.node.online.remove(&device);
+                self.node.clouds.look_at(&device);
                 self.announcements.forget(&device);
                 // What it would have done for a cloud is another gateway's turn now.
                 self.wants.look();
             }
+            // Who is not listened to is refused before a byte is read.
+            Event::Asked { device, stream } if self.node.conduct.hears(&device, Instant::now()) => {
+                self.answers.answer(&self.node, device, stream);
+            }
+            Event::Asked { .. } => {}
             Event::Inbound { device, stream } => {
                 let (node, ended) = (self.node.clone(), self.ended.clone());
                 // Who is not listened to is refused before a byte is read.
@@ -406,6 +425,7 @@ impl Engine {
         }
         if commit.devices {
             self.addresses_changed().await;
+            self.introduce();
         }
         if !commit.locations.is_empty() {
             self.node.clouds.look();

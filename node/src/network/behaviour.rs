@@ -15,6 +15,8 @@ use std::time::Duration;
 
 /// Name of the protocol that sessions of anti-entropy speak.
 pub(super) const SYNC_PROTOCOL: libp2p::StreamProtocol = libp2p::StreamProtocol::new("/larder/sync/1");
+/// Name of the protocol that members speak with vaults.
+pub(super) const VAULT_PROTOCOL: libp2p::StreamProtocol = libp2p::StreamProtocol::new("/larder/vault/1");
 /// Memory of the process beyond which no further connection is taken.
 const MEMORY_BYTES_MAX: usize = 2 << 30;
 const CONNECTIONS_MAX: u32 = 128;

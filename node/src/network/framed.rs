@@ -65,6 +65,13 @@ pub struct Received {
     _room: OwnedSemaphorePermit,
 }
 
+impl Received {
+    /// The bytes, which count for nothing any more.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+}
+
 impl AsRef<[u8]> for Received {
     fn as_ref(&self) -> &[u8] {
         &self.bytes

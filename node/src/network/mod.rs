@@ -18,7 +18,7 @@ mod swarm;
 mod tests;
 
 pub(crate) use framed::ROOM_FRAMES;
-pub use framed::{FrameError, FramedStream, Received};
+pub use framed::{FrameError, FrameReader, FrameWriter, FramedStream, Received};
 pub use nearby::hosts_nearby;
 pub(crate) use swarm::socket_of;
 pub use swarm::{Config, Event, Handle, NetworkError, Verdict, start};

@@ -1,13 +1,13 @@
 //! The swarm task and the handle to it.
 
 use super::{
-    behaviour::{Behaviour, BehaviourEvent, SYNC_PROTOCOL},
+    behaviour::{Behaviour, BehaviourEvent, SYNC_PROTOCOL, VAULT_PROTOCOL},
     dialer::Dialer,
     framed::FramedStream,
 };
 use crate::keys::tls::{device_of_peer, keypair, peer_of_device};
 use futures::StreamExt;
-use larder_protocol::id::DeviceId;
+use larder_protocol::{id::DeviceId, vault::PART_BYTES};
 use libp2p::{
     Multiaddr, PeerId, Swarm, gossipsub, mdns,
     multiaddr::Protocol,
@@ -112,7 +112,14 @@ pub enum Event {
         /// For [`Handle::judge`].
         id: Vec<u8>,
     },
-    /// A member opened a stream.
+    /// A member opened a stream to ask something of a vault.
+    Asked {
+        /// Who.
+        device: DeviceId,
+        /// The stream.
+        stream: FramedStream,
+    },
+    /// A member opened a stream for a session of anti-entropy.
     Inbound {
         /// Who.
         device: DeviceId,
@@ -195,11 +202,27 @@ impl Handle {
     /// # Errors
     /// [`NetworkError::Stream`] when the device is not reachable.
     pub async fn open_sync(&self, device: DeviceId) -> Result<FramedStream, NetworkError> {
-        let peer = peer_of_device(&device).ok_or_else(|| NetworkError::Stream("no such device".to_owned()))?;
-        let mut streams = self.streams.clone();
-        let stream =
-            streams.open_stream(peer, SYNC_PROTOCOL).await.map_err(|error| NetworkError::Stream(error.to_string()))?;
-        Ok(FramedStream::new(stream, self.frame_bytes_max))
+        self.open(device, SYNC_PROTOCOL, self.frame_bytes_max).await
+    }
+
+    /// Opens a stream to ask something of a vault.
+    ///
+    /// # Errors
+    /// [`NetworkError::Stream`] when the device is not reachable, or knows no vaults.
+    pub async fn open_vault(&self, device: DeviceId) -> Result<FramedStream, NetworkError> {
+        self.open(device, VAULT_PROTOCOL, PART_BYTES).await
+    }
+
+    async fn open(
+        &self,
+        device: DeviceId,
+        protocol: libp2p::StreamProtocol,
+        frame_bytes_max: usize,
+    ) -> Result<FramedStream, NetworkError> {
+        let failed = |detail: &dyn std::fmt::Display| NetworkError::Stream(detail.to_string());
+        let peer = peer_of_device(&device).ok_or_else(|| failed(&"no such device"))?;
+        let stream = self.streams.clone().open_stream(peer, protocol).await.map_err(|error| failed(&error))?;
+        Ok(FramedStream::new(stream, frame_bytes_max))
     }
 
     /// Where the node listens, as multiaddrs.
@@ -214,6 +237,20 @@ impl Handle {
         let (reply, answer) = oneshot::channel();
         self.tell(Command::Shutdown(reply)).await;
         let _ = answer.await;
+    }
+}
+
+/// Tells of the streams that members open.
+async fn accept(
+    mut inbound: libp2p_stream::IncomingStreams,
+    frame_bytes_max: usize,
+    event: impl Fn(DeviceId, FramedStream) -> Event,
+    events: mpsc::Sender<Event>,
+) {
+    while let Some((peer, stream)) = inbound.next().await {
+        let Some(device) = device_of_peer(&peer) else { continue };
+        // A full queue refuses by dropping the stream: the peer tries again.
+        let _ = events.try_send(event(device, FramedStream::new(stream, frame_bytes_max)));
     }
 }
 
@@ -252,20 +289,15 @@ pub fn start(config: Config) -> Result<(Handle, mpsc::Receiver<Event>), NetworkE
         }
     }
     let mut streams = swarm.behaviour().streams.new_control();
-    let inbound = streams.accept(SYNC_PROTOCOL).map_err(|error| setup(&error))?;
+    let sessions = streams.accept(SYNC_PROTOCOL).map_err(|error| setup(&error))?;
+    let questions = streams.accept(VAULT_PROTOCOL).map_err(|error| setup(&error))?;
     let (commands, receiver) = mpsc::channel(QUEUE_MAX);
     let (events, event_receiver) = mpsc::channel(QUEUE_MAX);
     let handle = Handle { commands, streams, frame_bytes_max: config.frame_bytes_max };
-    let (frame_bytes_max, inbound_events) = (config.frame_bytes_max, events.clone());
-    tokio::spawn(async move {
-        let mut inbound = inbound;
-        while let Some((peer, stream)) = inbound.next().await {
-            let Some(device) = device_of_peer(&peer) else { continue };
-            let stream = FramedStream::new(stream, frame_bytes_max);
-            // A full queue refuses by dropping the stream: the peer's next round tries again.
-            let _ = inbound_events.try_send(Event::Inbound { device, stream });
-        }
-    });
+    let begun = |device, stream| Event::Inbound { device, stream };
+    tokio::spawn(accept(sessions, config.frame_bytes_max, begun, events.clone()));
+    let asked = |device, stream| Event::Asked { device, stream };
+    tokio::spawn(accept(questions, PART_BYTES, asked, events.clone()));
     let task = Task {
         swarm,
         events,

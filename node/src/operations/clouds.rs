@@ -1,6 +1,6 @@
 //! Cloud locations: `location add` with an address, and `location test`.
 
-use super::{access, blocking, errors, locations, store};
+use super::{access, blocking, errors, locations, store, vaults};
 use crate::{
     audit::Event,
     catalog::{KnownLocation, Snapshot},
@@ -116,8 +116,9 @@ fn prepare(node: &Node, request: &AddLocation) -> Result<(Location, Described), 
     let bad = |subject: &str, detail: &str| ControlError::new(ErrorKind::BadRequest, subject).detail(detail);
     let snapshot = node.catalog.read().map_err(errors::catalog)?;
     let name = locations::free_name(&snapshot, &request.name)?;
-    let address = Address::parse(&request.path).map_err(|error| bad(&request.path, &error.to_string()))?;
-    let uri = Text::new(request.path.as_str()).map_err(|error| bad(&request.path, &error.to_string()))?;
+    let path = vaults::with_id(node, &snapshot, &request.path)?;
+    let address = Address::parse(&path).map_err(|error| bad(&request.path, &error.to_string()))?;
+    let uri = Text::new(path.as_str()).map_err(|error| bad(&request.path, &error.to_string()))?;
     let profile_name = request.profile.as_deref().unwrap_or("sealed");
     let profile = profile(node, &snapshot, profile_name, &address)?;
     if request.read_only {
@@ -135,7 +136,8 @@ fn prepare(node: &Node, request: &AddLocation) -> Result<(Location, Described), 
         settings: locations::with_settings(&Settings::default(), &request.settings)?,
         removed: false,
     };
-    let described = Described::new(&location, request.path.clone(), address, profile.as_ref());
+    let described = Described::new(&location, path, address, profile.as_ref());
+    vaults::must_be_sealed(&described.uri, profile_name, described.spec)?;
     if !described.spec.encrypted && !request.trust_store {
         return Err(ControlError::new(ErrorKind::StoreUntrusted, profile_name));
     }

@@ -147,9 +147,10 @@ fn disk(place: &Place) -> (Option<u64>, Option<u64>) {
     (Some(used), Some(used.saturating_add(bytes(stat.f_bavail))))
 }
 
-/// The word for a cloud location: as its best gateway has it.
+/// The word for a cloud location: as its best gateway has it, of those that are online if any is.
 fn cloud_state(gateways: &[GatewayView]) -> &'static str {
-    let any = |state| gateways.iter().any(|gateway| gateway.state == state);
+    let online = gateways.iter().any(|gateway| gateway.online);
+    let any = |state| gateways.iter().any(|gateway| gateway.online == online && gateway.state == state);
     match () {
         () if any("connected") => "connected",
         () if any("needs-login") || gateways.is_empty() => "needs-login",

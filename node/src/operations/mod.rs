@@ -32,6 +32,7 @@ pub(crate) mod status;
 mod store;
 #[cfg(feature = "web")]
 pub(crate) mod url;
+mod vaults;
 
 use larder_protocol::control::ControlError;
 

@@ -28,6 +28,7 @@ pub mod memory;
 pub mod oauth;
 #[cfg(feature = "clouds")]
 pub mod onedrive;
+pub mod peer;
 mod pipeline;
 mod probe;
 mod profile;

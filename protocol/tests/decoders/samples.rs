@@ -4,7 +4,7 @@ use ed25519_dalek::SigningKey;
 use larder_protocol::{
     bounded::{Bytes, List, Text},
     codec::{Wire, encode},
-    id::{ChunkId, ContentId, DeviceId, EpochId, FolderId, GroupId, LocationId, PlainChunkId, WantId},
+    id::{ChunkId, ContentId, DeviceId, EpochId, FolderId, GroupId, LocationId, PlainChunkId, ShelfId, WantId},
     log::{Author, Batch, Op, SealedBatch, SignedBatch, VersionVector, genesis_hash},
     membership::{
         Admit, Create, Enrolment, MembershipOp, Recover, Remove, Role, Rotate, RotateRandomness, SealedName, SetRole,
@@ -21,6 +21,7 @@ use larder_protocol::{
     seal::{KeyBundle, Manifest, ManifestChunk, MembershipCopy, PageMark, SnapshotEntry, SnapshotIndex, SnapshotPage},
     sync::{Frame, Gossip, Locator},
     time::{Hlc, Timestamp},
+    vault::{ListedObject, ObjectStat, VaultAnswer, VaultRefusal, VaultRequest},
 };
 
 pub const GROUP: GroupId = GroupId::new([1; 32]);
@@ -28,6 +29,7 @@ const EPOCH: EpochId = EpochId::new([2; 16]);
 const LOCATION: LocationId = LocationId::new([3; 16]);
 const CONTENT: ContentId = ContentId::new([4; 32]);
 const CHUNK: ChunkId = ChunkId::new([5; 32]);
+const SHELF: ShelfId = ShelfId::new([6; 16]);
 const SEEN: Timestamp = Timestamp(1_700_000_000_000);
 
 pub fn key() -> SigningKey {
@@ -275,6 +277,36 @@ pub fn of(name: &str) -> Vec<Vec<u8>> {
             },
         ]),
         "Custodian" => all(&[Custodian { location: LOCATION, device: device() }]),
+        "VaultRequest" => all(&[
+            VaultRequest::Put { shelf: SHELF, key: text("objects/05/x"), size: 5 << 20, replace: false },
+            VaultRequest::Get { shelf: SHELF, key: text("objects/05/x"), range: Some((7, 300)) },
+            VaultRequest::Stat { shelf: SHELF, key: text(".larder/location") },
+            VaultRequest::List {
+                shelf: SHELF,
+                prefix: text("objects/"),
+                after: Some(text("objects/05/x")),
+                limit: 256,
+            },
+            VaultRequest::Delete { shelf: SHELF, key: text("objects/05/x") },
+            VaultRequest::Test { shelf: SHELF },
+            VaultRequest::Usage,
+            VaultRequest::Meet {
+                devices: List::truncated([(device(), List::truncated([text("/ip4/127.0.0.1/tcp/1")]))]),
+            },
+        ]),
+        "VaultAnswer" => all(&[
+            VaultAnswer::Ready,
+            VaultAnswer::Stored { new: true },
+            VaultAnswer::Object { size: 300 },
+            VaultAnswer::Found(Some(ObjectStat { size: 300, modified: SEEN, version: text("1.2-3") })),
+            VaultAnswer::Page {
+                objects: List::truncated([ListedObject { key: text("objects/05/x"), size: 300, modified: SEEN }]),
+                next: Some(text("objects/05/x")),
+            },
+            VaultAnswer::Done,
+            VaultAnswer::Usage { used: 1 << 30, free: 1 << 40 },
+            VaultAnswer::Refused(VaultRefusal::Full),
+        ]),
         "AuditHead" => all(&[AuditHead { lines: 7, head: [33; 32] }]),
         "Alias" => all(&[Alias { content: CONTENT, sha256: [32; 32] }]),
         "KeyBundle" => all(&[KeyBundle::new(GROUP, [(EPOCH, wrapped()), (EPOCH, wrapped())])]),

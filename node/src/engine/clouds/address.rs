@@ -72,6 +72,14 @@ impl Address {
                 fill("prefix", path);
                 if scheme == "s3" { "s3" } else { "gcs" }
             }
+            "peer" => {
+                if host.is_empty() {
+                    return Err(AddressError::Form("peer://DEVICE/SHELF"));
+                }
+                fill("device", host);
+                fill("shelf", path);
+                scheme
+            }
             "gdrive" | "onedrive" => {
                 if !host.is_empty() {
                     let form = if scheme == "gdrive" { "gdrive:///FOLDER" } else { "onedrive:///FOLDER" };
@@ -141,6 +149,7 @@ mod tests {
                 &[("host", "nas"), ("path", "/srv/larder"), ("port", "2222"), ("user", "me")],
             ),
             ("sftp://nas", "sftp", &[("host", "nas")]),
+            ("peer://5ac3/photos", "peer", &[("device", "5ac3"), ("shelf", "photos")]),
             ("sqlite:///var/objects.db", "sqlite", &[("path", "/var/objects.db")]),
             ("mine://x/y", "mine", &[]),
         ];
@@ -156,9 +165,17 @@ mod tests {
 
     #[test]
     fn what_is_no_address_is_refused() {
-        for uri in
-            ["s3://", "s3:///x", "gdrive://x/y", "webdavs:///x", "sftp://host:port/x", "sqlite://x", "sqlite:///"]
-        {
+        for uri in [
+            "s3://",
+            "s3:///x",
+            "gdrive://x/y",
+            "webdavs:///x",
+            "sftp://host:port/x",
+            "sqlite://x",
+            "sqlite:///",
+            "peer://",
+            "peer:///x",
+        ] {
             assert!(matches!(Address::parse(uri), Err(AddressError::Form(_))), "{uri}");
         }
         assert_eq!(Address::parse("/a/path"), Err(AddressError::NoScheme));

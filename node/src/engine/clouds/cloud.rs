@@ -14,7 +14,7 @@ use crate::{
     transfer::Blob,
 };
 use larder_protocol::{
-    id::{ChunkId, LocationId},
+    id::{ChunkId, DeviceId, LocationId},
     record::{GatewayState, Profile, Storage, StorageUsage},
     time::Timestamp,
 };
@@ -58,6 +58,12 @@ impl Described {
         let known = snapshot.profiles()?.into_iter().find(|known| known.name.as_str() == profile);
         let Ok(address) = Address::parse(uri.as_str()) else { return Ok(None) };
         Ok(Some(Self::new(&row.location, uri.to_string(), address, known.as_ref())))
+    }
+
+    /// The device that keeps it, when that is a vault.
+    pub(crate) fn vault(&self) -> Option<DeviceId> {
+        let device = self.config.get("device").filter(|_| self.address.provider == "peer")?;
+        device.parse().ok()
     }
 
     /// Puts a location together from its parts; without a profile of the group's, the built-in one of that name counts.

@@ -2,7 +2,8 @@
 //!
 //! Each is opened once, has layers, a cache and a task of its own, and knows whether its storage was proven to be there
 //! ([`Standing`]): a slow or dead one slows neither another nor whoever asks how it is. Which locations this device fronts
-//! follows from its own `Gateway` records; nothing else is remembered.
+//! follows from its own `Gateway` records; nothing else is remembered. Every writer and admin fronts all locations that are
+//! kept by a vault of the group, as membership is all that takes.
 
 mod address;
 mod cloud;
@@ -18,7 +19,7 @@ use crate::{
     storage::{Credential, Registry, RegistryError, SettingProblem, StorageError, StorageErrorKind, StorageProvider},
     transfer::Blob,
 };
-use larder_protocol::id::{ChunkId, LocationId};
+use larder_protocol::id::{ChunkId, DeviceId, LocationId};
 use std::{
     collections::BTreeMap,
     path::PathBuf,
@@ -66,6 +67,11 @@ impl Clouds {
     /// Locations, profiles or credentials may have changed: what follows from them is looked at soon.
     pub(crate) fn look(&self) {
         self.changed.notify_one();
+    }
+
+    /// A device came or went: whether what it keeps as a vault is there is looked at soon.
+    pub(crate) fn look_at(&self, device: &DeviceId) {
+        self.all().iter().filter(|cloud| cloud.described.vault() == Some(*device)).for_each(|cloud| cloud.look());
     }
 
     fn put(&self, cloud: Arc<Cloud>) {

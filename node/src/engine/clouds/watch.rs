@@ -10,6 +10,7 @@ use crate::{
 use larder_protocol::{
     control::ControlError,
     id::LocationId,
+    membership::Role,
     record::{Gateway, GatewayState, StorageUsage},
 };
 use std::{
@@ -55,6 +56,12 @@ pub(crate) async fn refresh(node: &Arc<Node>) -> Result<(), ControlError> {
         let own = reading.device();
         let fronted = snapshot.gateways().map_err(errors::catalog)?;
         let mut described: BTreeMap<LocationId, Described> = BTreeMap::new();
+        if reading.members.role(&own).is_some_and(Role::may_write) {
+            for row in snapshot.locations().map_err(errors::catalog)?.iter().filter(|row| !row.location.removed) {
+                let found = Described::read(&snapshot, row).map_err(errors::catalog)?;
+                described.extend(found.filter(|found| found.vault().is_some()).map(|found| (found.id, found)));
+            }
+        }
         for gateway in fronted.iter().filter(|known| known.device() == own) {
             let row = snapshot.location(&gateway.value.location).map_err(errors::catalog)?;
             if let Some(row) = row.filter(|row| !row.location.removed)
