@@ -75,6 +75,11 @@ pub(super) fn key_bundle() -> ObjectKey {
     ObjectKey(".larder/keys".to_owned())
 }
 
+/// Key of what the custodian is about to take away.
+pub(super) fn withdrawal() -> ObjectKey {
+    ObjectKey(".larder/withdrawal".to_owned())
+}
+
 /// What the keys of all pages begin with.
 pub(super) const SNAPSHOT_PREFIX: &str = ".larder/snapshot/";
 

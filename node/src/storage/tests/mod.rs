@@ -4,6 +4,7 @@ mod layers;
 mod model;
 mod registry;
 mod uploads;
+mod withdrawal;
 
 use super::{fs::FsProvider, memory::MemoryProvider, *};
 use larder_protocol::{
