@@ -45,11 +45,13 @@ pub(crate) fn exit_code(kind: ErrorKind) -> u8 {
         K::Interrupted => INTERRUPTED,
         K::AmbiguousReference
         | K::InviteUnreachable
+        | K::InviteBusy
         | K::NameForbidden
         | K::NoSource
         | K::AuditBroken
         | K::Damaged
         | K::Changed
+        | K::CredentialsBroken
         | K::DiskFull
         | K::Io
         | K::NotWritable
@@ -79,10 +81,14 @@ fn message(error: &ControlError) -> String {
         K::InviteBurnt => "the invite code was tried wrongly too often and is burnt".to_owned(),
         K::WordsDiffer => "the words on the two screens were not said to be the same; nobody was let in".to_owned(),
         K::InviteUnreachable => "the inviting device does not answer".to_owned(),
+        K::InviteBusy => {
+            "the inviting device takes no tries right now: there were too many in the last minute".to_owned()
+        }
         K::NotAllowed => format!("this device may not do that: {subject}"),
         K::OwnDevice => format!("'{subject}' is this device, which cannot do that to itself"),
         K::RecoveryWrong => "these are not the recovery words of this group".to_owned(),
         K::WrongPassphrase => "wrong passphrase; the credentials stay locked".to_owned(),
+        K::CredentialsBroken => "the credentials of this device cannot be used".to_owned(),
         K::CredentialsLocked => "the credentials of this device are locked".to_owned(),
         K::CredentialRefused => format!("the storage of '{subject}' does not take this credential; nothing was kept"),
         K::CredentialUntested => format!("the storage of '{subject}' could not be tried; nothing was kept"),
@@ -134,10 +140,12 @@ fn hint(error: &ControlError) -> &'static str {
         K::InviteUnreachable => {
             "check that its node runs, that this machine can reach it, and that 'larder invite list' there still shows it open"
         }
+        K::InviteBusy => "wait a minute and join with the same code",
         K::NotAllowed => "ask an admin of the group",
         K::OwnDevice => "run it on another device of the group",
         K::RecoveryWrong => "give the 24 words that 'larder init' showed, in their order",
         K::WrongPassphrase => "try again with 'larder credential unlock'",
+        K::CredentialsBroken => "'larder doctor' says what to do",
         K::CredentialsLocked => "run 'larder credential unlock'",
         K::CredentialRefused => "check its values and what they permit, or log in again with 'larder connect'",
         K::CredentialUntested => "check the address and the network, or keep it untested with --no-test",
