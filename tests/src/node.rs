@@ -25,17 +25,25 @@ pub struct Settings {
     pub sha256_after_seconds: Option<f64>,
     /// Statements that another device may make in a day; `None` leaves the built-in limit.
     pub statements_per_day: Option<u32>,
+    /// Seconds after which the custodian takes away what nothing refers to; `None` leaves the built-in time.
+    pub sweep_after_seconds: Option<u32>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { gossip: true, tick_seconds: 60.0, sha256_after_seconds: None, statements_per_day: None }
+        Self {
+            gossip: true,
+            tick_seconds: 60.0,
+            sha256_after_seconds: None,
+            statements_per_day: None,
+            sweep_after_seconds: None,
+        }
     }
 }
 
 impl Settings {
     fn write(self, home: &Path) {
-        let Self { gossip, tick_seconds, sha256_after_seconds, statements_per_day } = self;
+        let Self { gossip, tick_seconds, sha256_after_seconds, statements_per_day, sweep_after_seconds } = self;
         let (sha256, after) = (sha256_after_seconds.is_some(), sha256_after_seconds.unwrap_or(5.0));
         let text = format!(
             "[network]\nlisten = [\"127.0.0.1:0\"]\nmdns = false\ngossip = {gossip}\n\n\
@@ -43,8 +51,10 @@ impl Settings {
              [catalog]\nsha256 = {sha256}\nsha256_after_seconds = {after:?}\n"
         );
         let limit = statements_per_day.map(|count| format!("\n[limits]\nstatements_per_day = {count}\n"));
+        let sweep = sweep_after_seconds.map(|after| format!("\n[clouds]\nsweep_after_seconds = {after}\n"));
         fs::create_dir_all(home).unwrap();
-        fs::write(home.join("config.toml"), text + &limit.unwrap_or_default()).unwrap();
+        let text = text + &limit.unwrap_or_default() + &sweep.unwrap_or_default();
+        fs::write(home.join("config.toml"), text).unwrap();
     }
 }
 

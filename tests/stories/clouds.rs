@@ -2,7 +2,7 @@
 
 use crate::bucket::Bucket;
 use larder_test_servers::mock::{Drive, Fault, Kind};
-use larder_tests::{Node, World, data, eventually, json};
+use larder_tests::{Node, Settings, World, cluster, data, eventually, json};
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, fs, time::Duration};
 
@@ -328,4 +328,57 @@ fn a_sqlite_file_that_is_moved_away_and_back() {
         assert_eq!(data::hash(&target), *content);
         fs::remove_file(&target).unwrap();
     }
+}
+
+/// Chunks of a put that was broken off are taken away by the custodian alone, once nothing has referred to them for a while.
+#[test]
+fn the_custodian_takes_away_what_nothing_refers_to() {
+    let world = World::new();
+    let settings = Settings { sweep_after_seconds: Some(2), ..Settings::default() };
+    let [gate, second] = world.group_with(["gate", "second"], settings);
+    let bucket = Bucket::new();
+    bucket.profile(&gate, true);
+    gate.ok(["location", "add", "cloud", &bucket.address(), "--profile", "archive"]);
+    second.knows_location("cloud");
+    bucket.profile(&second, false);
+    second.ok(["location", "test", "cloud"]);
+    let both = [gate.clone(), second.clone()];
+    cluster::agree(&both);
+    let outside = gate.folder("outside");
+    let kept = data::file(&outside.join("kept.mp4"), 1, 9_000_000);
+    gate.ok(["put", outside.join("kept.mp4").to_str().unwrap(), "--to", "cloud"]);
+
+    let film = outside.join("film.mp4");
+    let hash = data::file(&film, 2, 30_000_000);
+    bucket.proxy.log().clear();
+    bucket.proxy.faults().nth(Kind::Put, 5, Fault::Hang);
+    let put = gate.command(["put", film.to_str().unwrap(), "--to", "cloud"]).start();
+    eventually("some chunks are stored", || {
+        let puts = bucket.puts().len();
+        if puts >= 2 && bucket.proxy.faults().outstanding() == 0 { Ok(()) } else { Err(puts) }
+    });
+    gate.kill();
+    put.kill();
+    let left: BTreeSet<String> = bucket.puts().into_iter().collect();
+    gate.up();
+    let deleted = || -> BTreeSet<String> {
+        let gone = bucket.proxy.log().of(Kind::Delete).into_iter().map(|entry| entry.target);
+        gone.filter(|target| target.contains("/objects/")).collect()
+    };
+    eventually("what the put left is gone", || {
+        if deleted().is_superset(&left) { Ok(()) } else { Err((deleted(), &left)) }
+    });
+    let swept = |node: &Node| node.objects(["log"]).iter().any(|line| line["action"] == "sweep");
+    eventually("it is noted", || if swept(&gate) { Ok(()) } else { Err(gate.objects(["log"])) });
+    assert!(!swept(&second), "it is not the custodian");
+
+    // What is referred to stayed, and what was taken can be stored again.
+    let target = second.path("kept.mp4");
+    second.ok(["get", &kept, "-o", target.to_str().unwrap()]);
+    assert_eq!(data::hash(&target), kept);
+    gate.ok(["put", film.to_str().unwrap(), "--to", "cloud"]);
+    second.eventually_where(&hash, |answer| copy_at(answer, "cloud").is_some_and(|copy| copy["reachable"] == true));
+    let target = second.path("film.mp4");
+    second.ok(["get", &hash, "-o", target.to_str().unwrap()]);
+    assert_eq!(data::hash(&target), hash);
 }

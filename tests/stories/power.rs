@@ -16,8 +16,13 @@ use std::{
 };
 
 const QUICK_CUTS: u64 = 6;
-const SETTINGS: Settings =
-    Settings { gossip: true, tick_seconds: 0.5, sha256_after_seconds: None, statements_per_day: None };
+const SETTINGS: Settings = Settings {
+    gossip: true,
+    tick_seconds: 0.5,
+    sha256_after_seconds: None,
+    statements_per_day: None,
+    sweep_after_seconds: None,
+};
 
 fn copy(from: &Path, to: &Path) {
     assert!(Command::new("cp").arg("--sparse=always").args([from, to]).status().unwrap().success());

@@ -8,8 +8,13 @@ fn times() -> u64 {
     std::env::var("LARDER_LONG").ok().and_then(|times| times.parse().ok()).unwrap_or(1)
 }
 
-const TICKS: Settings =
-    Settings { gossip: true, tick_seconds: 0.5, sha256_after_seconds: None, statements_per_day: None };
+const TICKS: Settings = Settings {
+    gossip: true,
+    tick_seconds: 0.5,
+    sha256_after_seconds: None,
+    statements_per_day: None,
+    sweep_after_seconds: None,
+};
 
 /// A command that the full disk stops: the error says what to do, and the node answers all the same.
 #[track_caller]

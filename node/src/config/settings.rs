@@ -30,6 +30,10 @@ const TEMPLATE: &str = r#"# Settings of this Larder node. Lines that begin with 
 # Seconds without changes and transfers after which that begins.
 # sha256_after_seconds = 5
 
+[clouds]
+# Seconds for which nothing must refer to an object of a cloud location before the custodian takes it away; 0 takes none.
+# sweep_after_seconds = 172800
+
 [limits]
 # Statements that one other device may make in a day, and MiB of them; what goes beyond is not kept for now.
 # statements_per_day = 20000000
@@ -64,6 +68,8 @@ pub struct Settings {
     pub sync: SyncSettings,
     /// The catalog.
     pub catalog: CatalogSettings,
+    /// Cloud locations that this device fronts.
+    pub clouds: CloudSettings,
     /// What others may make this device keep.
     pub limits: LimitSettings,
     /// What this device keeps while it is a vault.
@@ -78,6 +84,27 @@ pub struct VaultSettings {
     pub quota_mib: u32,
     /// MiB of the disk that stay free.
     pub reserve_mib: u32,
+}
+
+/// Cloud locations that this device fronts.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CloudSettings {
+    /// Seconds for which nothing must refer to an object before the custodian takes it away; 0 takes none.
+    pub sweep_after_seconds: u32,
+}
+
+impl Default for CloudSettings {
+    fn default() -> Self {
+        Self { sweep_after_seconds: 48 * 60 * 60 }
+    }
+}
+
+impl CloudSettings {
+    /// How long nothing must refer to an object; `None` when none is taken away.
+    pub(crate) fn sweep_after(&self) -> Option<Duration> {
+        (self.sweep_after_seconds > 0).then(|| Duration::from_secs(self.sweep_after_seconds.into()))
+    }
 }
 
 /// What others may make this device keep.

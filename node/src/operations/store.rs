@@ -13,8 +13,9 @@ use crate::{
     engine::{Cloud, Place, Rights},
     node::{Node, now},
     storage::{
-        OpenError, ProfileSpec, Sealing, StorageProvider, Stored, put_content, write_key_bundle, write_membership,
-        write_snapshot,
+        OpenError, ProfileSpec, Sealing, StorageProvider, Stored, put_content,
+        withdrawal::{Settled, Vigil},
+        write_key_bundle, write_membership, write_snapshot,
     },
 };
 use larder_protocol::{
@@ -23,7 +24,18 @@ use larder_protocol::{
     record::{Action, Entry, EntryValue, File, GatewayState, Replica, ReplicaState},
     seal::SnapshotEntry,
 };
-use std::{fs, path::PathBuf, sync::Arc};
+use std::{
+    fs,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// How often a content is put again whose objects were taken away before they were named.
+const TRIES: usize = 3;
+/// How long a round of the custodian that concerns it is waited for, and how often it is looked whether it is over.
+const ROUND_TIME_MAX: Duration = Duration::from_secs(60);
+const ROUND_LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// A place of this device that holds objects.
 pub(super) struct ObjectStore {
@@ -108,7 +120,10 @@ pub(super) async fn store(
                 Err(ControlError::new(ErrorKind::Occupied, order.path.to_string()))
             }
             // Another name for what is there: its bytes stay where they are.
-            Some(manifest) => name(node, store, &order, manifest, None).await,
+            Some(manifest) => match name_there(node, store, &order, manifest).await {
+                Ok(()) => tell(node, store, &order, None).await,
+                Err(error) => Err(error),
+            },
             None => seal(node, store, &order, way).await,
         };
         results.push(stored.map(|()| (order, already)));
@@ -116,8 +131,67 @@ pub(super) async fn store(
     Ok(results)
 }
 
-/// Stores one content: from a file of this device where there is one, else from one that is brought first.
+/// Stores one content and names it. In a cloud it counts once the custodian is sure to have taken none of its objects away
+/// meanwhile.
 async fn seal(node: &Arc<Node>, store: &ObjectStore, order: &Order, way: &Way) -> Result<(), ControlError> {
+    let (content, size) = (order.wanted.content, order.wanted.size);
+    let failed = |error| store.failed(error);
+    for _ in 0..TRIES {
+        let vigil = match &store.cloud {
+            Some(_) => Some(Vigil::begin(&*store.storage).await.map_err(|error| failed(error.into()))?),
+            None => None,
+        };
+        let stored = put(node, store, order, way).await?;
+        name_there(node, store, order, stored.manifest).await?;
+        if let Some(vigil) = vigil
+            && !settles(node, store, &vigil, &stored.manifest, way).await?
+        {
+            continue;
+        }
+        let replica = Replica {
+            location: store.id,
+            mount_epoch: store.mount_epoch,
+            content,
+            size,
+            manifest: stored.manifest,
+            state: ReplicaState::Present,
+            verified: now(),
+        };
+        tell(node, store, order, Some(replica)).await?;
+        node.note(Event::ok("store", content).fact("location", store.id).fact("bytes", stored.new_bytes));
+        return Ok(());
+    }
+    Err(ControlError::new(ErrorKind::LocationLocked, store.name.as_str()).retry())
+}
+
+/// Whether the objects of a manifest that was named are there to stay; waits a while for a round of the custodian to end.
+async fn settles(
+    node: &Arc<Node>,
+    store: &ObjectStore,
+    vigil: &Vigil,
+    manifest: &ChunkId,
+    way: &Way,
+) -> Result<bool, ControlError> {
+    let ring = node.members.reading_ring()?;
+    let end = Instant::now() + ROUND_TIME_MAX;
+    loop {
+        let settled = vigil.settled(&*store.storage, &ring, manifest).await.map_err(|error| store.failed(error))?;
+        match settled {
+            Settled::Sure => return Ok(true),
+            Settled::Gone => return Ok(false),
+            Settled::Wait if Instant::now() < end => {}
+            Settled::Wait => return Err(ControlError::new(ErrorKind::LocationLocked, store.name.as_str()).retry()),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(ROUND_LOOK_EVERY) => {}
+            () = way.cancel.cancelled() => return Err(ControlError::new(ErrorKind::Interrupted, "put").retry()),
+            () = node.stop.cancelled() => return Err(ControlError::new(ErrorKind::Interrupted, "put").retry()),
+        }
+    }
+}
+
+/// Puts the objects of one content: from a file of this device where there is one, else from one that is brought first.
+async fn put(node: &Arc<Node>, store: &ObjectStore, order: &Order, way: &Way) -> Result<Stored, ControlError> {
     let named = (order.wanted.content, order.wanted.size);
     let (content, size) = named;
     let sealing = Sealing { ring: node.members.reading_ring()?, signing: node.keys.signing().clone() };
@@ -133,8 +207,8 @@ async fn seal(node: &Arc<Node>, store: &ObjectStore, order: &Order, way: &Way) -
             }
         }
     }
-    let stored = match stored {
-        Ok(stored) => stored,
+    match stored {
+        Ok(stored) => Ok(stored),
         Err(OpenError::OtherContent | OpenError::Io(_)) => {
             let partial = node.staging.join(format!("{content}.partial"));
             let errand = Errand { content, size, partial: partial.clone() };
@@ -145,22 +219,10 @@ async fn seal(node: &Arc<Node>, store: &ObjectStore, order: &Order, way: &Way) -
             let file = fs::File::open(&partial).map_err(|error| errors::io(&partial, &error))?;
             let stored = store.put(&sealing, file, named, &|_| {}).await;
             let _ = fs::remove_file(&partial);
-            stored.map_err(|error| store.failed(error))?
+            stored.map_err(|error| store.failed(error))
         }
-        Err(error) => return Err(store.failed(error)),
-    };
-    let replica = Replica {
-        location: store.id,
-        mount_epoch: store.mount_epoch,
-        content,
-        size,
-        manifest: stored.manifest,
-        state: ReplicaState::Present,
-        verified: now(),
-    };
-    name(node, store, order, stored.manifest, Some(replica)).await?;
-    node.note(Event::ok("store", content).fact("location", store.id).fact("bytes", stored.new_bytes));
-    Ok(())
+        Err(error) => Err(store.failed(error)),
+    }
 }
 
 /// Whether another content stands at the path of an order: that one keeps its name.
@@ -188,26 +250,34 @@ async fn known(node: &Arc<Node>, store: &ObjectStore, content: &ContentId) -> Re
     .await
 }
 
-/// Notes under which path a stored content stands: in the location's snapshot, then in the catalog.
-async fn name(
+/// Notes under which path a stored content stands, in the location's snapshot.
+async fn name_there(
     node: &Arc<Node>,
     store: &ObjectStore,
     order: &Order,
     manifest: ChunkId,
-    replica: Option<Replica>,
 ) -> Result<(), ControlError> {
     let (content, size) = (order.wanted.content, order.wanted.size);
     let sealing = Sealing { ring: node.members.reading_ring()?, signing: node.keys.signing().clone() };
     let modified = order.wanted.modified.unwrap_or_default();
     let entry = SnapshotEntry { path: order.path.clone(), content, size, modified, manifest };
-    {
-        let _turn = match &store.cloud {
-            Some(cloud) => Some(cloud.pages.lock().await),
-            None => None,
-        };
-        let written = write_snapshot(&*store.storage, &sealing, store.id, vec![entry]).await;
-        written.map_err(|error| store.failed(error))?;
-    }
+    let _turn = match &store.cloud {
+        Some(cloud) => Some(cloud.pages.lock().await),
+        None => None,
+    };
+    let written = write_snapshot(&*store.storage, &sealing, store.id, vec![entry]).await;
+    written.map_err(|error| store.failed(error))
+}
+
+/// Tells the group of a stored content and its path, once both are durable there.
+async fn tell(
+    node: &Arc<Node>,
+    store: &ObjectStore,
+    order: &Order,
+    replica: Option<Replica>,
+) -> Result<(), ControlError> {
+    let (content, size) = (order.wanted.content, order.wanted.size);
+    let modified = order.wanted.modified.unwrap_or_default();
     let verified = replica.as_ref().map_or_else(now, |replica| replica.verified);
     let value = EntryValue::File(File { content, size, modified, verified });
     let named = Entry { location: store.id, mount_epoch: store.mount_epoch, path: order.path.clone(), value };

@@ -80,6 +80,11 @@ pub(super) fn snapshot_index() -> ObjectKey {
     ObjectKey(format!("{SNAPSHOT_PREFIX}index"))
 }
 
+/// Key of what the custodian is about to take away.
+pub(super) fn withdrawal() -> ObjectKey {
+    ObjectKey(".larder/withdrawal".to_owned())
+}
+
 /// What the keys of all pages begin with.
 pub(super) const SNAPSHOT_PREFIX: &str = ".larder/snapshot/";
 

@@ -47,6 +47,7 @@ mod tree;
 pub mod upload;
 #[cfg(feature = "clouds")]
 pub mod webdav;
+pub mod withdrawal;
 mod words;
 
 #[cfg(test)]

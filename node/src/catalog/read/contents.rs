@@ -12,10 +12,11 @@ use super::{
 };
 use larder_protocol::{
     codec::Wire,
-    id::ContentId,
+    id::{ChunkId, ContentId, LocationId},
     record::{Replica, Suspicion},
 };
 use redb::ReadableTableMetadata;
+use std::collections::BTreeSet;
 
 impl Snapshot {
     pub(super) fn content_row(&self, ordinal: u32) -> Result<ContentRow, CatalogError> {
@@ -125,6 +126,23 @@ impl Snapshot {
         let mut suspicions: Vec<Known<Suspicion>> = self.said_of_copies(SUSPICIONS, content)?;
         suspicions.sort_by_key(|known| (known.value.location, known.stamp));
         Ok(Some(Copies { size, entries, replicas, suspicions }))
+    }
+
+    /// Manifests of every copy that anybody says or said last to be at a location, also of those that are lost. Looks at all
+    /// copies of all locations.
+    ///
+    /// # Errors
+    /// As [`digest`](Self::digest).
+    pub fn manifests_at(&self, location: &LocationId) -> Result<BTreeSet<ChunkId>, CatalogError> {
+        let Some(number) = self.location_number(location)? else { return Ok(BTreeSet::new()) };
+        let mut manifests = BTreeSet::new();
+        for row in self.bytes(REPLICAS)?.range::<&[u8]>(..)? {
+            let (key, row) = row?;
+            if key.value().get(4..8) == Some(&number.to_be_bytes()[..]) {
+                manifests.insert(self.known::<Replica>(REPLICAS, key.value(), row.value())?.value.manifest);
+            }
+        }
+        Ok(manifests)
     }
 
     fn said_of_copies<T: Wire>(&self, table: BytesDefinition, content: u32) -> Result<Vec<Known<T>>, CatalogError> {

@@ -163,7 +163,7 @@ fn local_values_survive_reopening() {
     };
     {
         let (catalog, report) = Catalog::open(dir.path(), identity(1), options()).unwrap();
-        assert_eq!(report.migrated, [(1, 0), (2, 0), (3, 0), (4, 0), (5, 0)]);
+        assert_eq!(report.migrated, [(1, 0), (2, 0), (3, 0), (4, 0), (5, 0), (6, 0)]);
         let values = [("invites", b"1", b"one"), ("invites", b"2", b"two"), ("queue", b"1", b"oth")]
             .map(|(n, k, v)| value(n, k, Some(v)));
         catalog.append(Vec::new(), values.into(), NOW).unwrap();

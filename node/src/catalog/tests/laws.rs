@@ -127,7 +127,8 @@ fn rows(catalog: &Catalog) -> Rows {
         .collect();
     let wants = (0..2).map(|number| read.wants_for(&location_id(number)).unwrap()).collect();
     let folders: Vec<_> = (0..2).map(|number| read.synced_folder(&FolderId::new([number; 16])).unwrap()).collect();
-    let others = format!("{:?} {:?} {named:?} {folders:?}", read.devices().unwrap(), read.profiles().unwrap());
+    let said = (read.access().unwrap(), read.custodians().unwrap());
+    let others = format!("{:?} {:?} {named:?} {folders:?} {said:?}", read.devices().unwrap(), read.profiles().unwrap());
     (entries, copies, read.locations().unwrap(), wants, read.counts().unwrap(), others)
 }
 

@@ -8,6 +8,7 @@
 mod address;
 mod cloud;
 mod watch;
+mod withdraw;
 
 pub(crate) use address::{Address, is_address};
 pub(crate) use cloud::{Cloud, Described, needs_login, read_signature, usage, write_signature};

@@ -1,6 +1,6 @@
 //! Keeping what is said of cloud locations true: which ones this device fronts, and whether their storage is there.
 
-use super::{Cloud, Described};
+use super::{Cloud, Described, withdraw};
 use crate::{
     audit::Event,
     node::{Node, now},
@@ -88,6 +88,7 @@ pub(crate) async fn refresh(node: &Arc<Node>) -> Result<(), ControlError> {
     .await?;
     for cloud in fresh {
         node.clouds.put(cloud.clone());
+        node.tasks.spawn(withdraw::run(node.clone(), cloud.clone()));
         node.tasks.spawn(watch(node.clone(), cloud));
     }
     Ok(())
