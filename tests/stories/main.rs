@@ -36,3 +36,4 @@ mod sha256;
 mod small_files;
 mod trouble;
 mod url;
+mod whole;

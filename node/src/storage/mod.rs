@@ -28,6 +28,7 @@ pub mod memory;
 pub mod oauth;
 #[cfg(feature = "clouds")]
 pub mod onedrive;
+mod opening;
 mod pipeline;
 mod profile;
 mod provider;
@@ -45,6 +46,7 @@ mod tree;
 pub mod upload;
 #[cfg(feature = "clouds")]
 pub mod webdav;
+mod whole;
 mod words;
 
 #[cfg(test)]
@@ -56,7 +58,8 @@ pub use abilities::{
 };
 pub use error::{Retry, StorageError, StorageErrorKind};
 pub use layout::{ObjectKey, object_key};
-pub use pipeline::{ChunkSource, OpenError, Opening, Sealing, Stored, open_content, open_range, put_content};
+pub use opening::{ChunkSource, FromStorage, LONG_BYTES, Opening, is_long, open_content, open_range};
+pub use pipeline::{OpenError, Sealing, Stored, put_content};
 pub use profile::{ProfileSpec, built_in};
 pub use provider::{Listed, PAGE_MAX, Page, Pending, Put, PutMode, Stat, StorageProvider, Version, list_all};
 pub use recovery::{Recovery, RecoveryError};

@@ -5,6 +5,7 @@ mod model;
 mod recovery;
 mod registry;
 mod uploads;
+mod whole;
 
 use super::{fs::FsProvider, memory::MemoryProvider, *};
 use larder_protocol::{
