@@ -27,6 +27,7 @@ mod partition;
 mod power;
 mod put;
 mod recover;
+mod renames;
 mod restart;
 mod revoke;
 mod roles;

@@ -52,9 +52,10 @@ impl FromStorage {
 
 impl ChunkSource for FromStorage {
     fn read(&self, id: &ChunkId, range: Range<u64>) -> Result<Vec<u8>, OpenError> {
+        let key = object_key(id);
         self.runtime.block_on(async {
             tokio::select! {
-                read = self.storage.get_range(&object_key(id), Some(range)) => Ok(read?.to_vec()),
+                read = self.storage.get_range(&key, Some(range)) => Ok(read?.to_vec()),
                 () = self.cancel.cancelled() => Err(io::Error::from(io::ErrorKind::Interrupted).into()),
             }
         })

@@ -63,7 +63,9 @@ impl Whole {
             }
             let bytes = whole.plain(range)?;
             hasher.update_rayon(&bytes);
-            name.iter_mut().for_each(|name| drop(name.update_rayon(&bytes)));
+            if let Some(name) = &mut name {
+                name.update_rayon(&bytes);
+            }
             whole.blocks.push(*blake3::hash(&bytes).as_bytes());
         }
         if hasher.finalize().as_bytes() != content.as_bytes() {
