@@ -112,7 +112,8 @@ impl BlobSource for Holdings {
             Vec::new()
         });
         blobs.extend(self.objects(hash));
-        if blobs.is_empty() {
+        // A file that the catalog still has and the disk has not is no reason to leave a cloud's copy where it is.
+        if !blobs.iter().any(|blob| fs::metadata(&blob.path).is_ok_and(|meta| meta.len() == blob.size)) {
             blobs.extend(self.clouds.fetch(hash));
         }
         blobs
