@@ -71,7 +71,12 @@ impl Bucket {
 
     /// Keys of the location that begin with `prefix`, and their sizes, in order of size.
     pub(crate) fn objects(&self, prefix: &str) -> Vec<(String, usize)> {
-        let query = format!("list-type=2&prefix=some%2Fprefix%2F{}", prefix.replace('/', "%2F"));
+        self.objects_at("some/prefix", prefix)
+    }
+
+    /// The same of a location at an address of its own.
+    pub(crate) fn objects_at(&self, location: &str, prefix: &str) -> Vec<(String, usize)> {
+        let query = format!("list-type=2&prefix={}", format!("{location}/{prefix}").replace('/', "%2F"));
         let answer = self.server.call("GET", &format!("/{}", self.name), &query, "").go();
         assert_eq!(answer.status, 200, "{}", answer.text());
         let text = answer.text();
@@ -80,12 +85,19 @@ impl Bucket {
             Some(rest.split_once(to)?.0.to_owned())
         };
         let objects = text.split("<Contents>").skip(1).map(|item| {
-            let key = between(item, "<Key>some/prefix/", "</Key>").expect("a key");
+            let key = between(item, &format!("<Key>{location}/"), "</Key>").expect("a key");
             (key, between(item, "<Size>", "</Size>").expect("a size").parse().expect("a number"))
         });
         let mut objects: Vec<(String, usize)> = objects.collect();
         objects.sort_by_key(|(_, size)| *size);
         objects
+    }
+
+    /// Uploads in parts that were begun and neither completed nor given up.
+    pub(crate) fn unfinished(&self) -> usize {
+        let answer = self.server.call("GET", &format!("/{}", self.name), "uploads=", "").go();
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.text().matches("<UploadId>").count()
     }
 
     fn path(&self, key: &str) -> String {

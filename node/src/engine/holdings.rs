@@ -121,7 +121,8 @@ impl BlobSource for Holdings {
         let may_read = |location: &LocationId| rights.permit(location, device, Action::Read);
         let mut blobs = self.files(&ContentId::new(*hash), &may_read).map_err(failed).unwrap_or_default();
         blobs.extend(self.objects(hash, &may_read));
-        if blobs.is_empty() {
+        // A file that the catalog still has and the disk has not is no reason to leave a cloud's copy where it is.
+        if !blobs.iter().any(|blob| fs::metadata(&blob.path).is_ok_and(|meta| meta.len() == blob.size)) {
             blobs.extend(self.clouds.fetch(hash, &may_read));
         }
         blobs

@@ -13,7 +13,8 @@ use crate::{
     library::PARTIAL_SUFFIX,
     node::Node,
     storage::{
-        ChunkSource, OpenError, Opening, StorageError, StorageErrorKind, StorageProvider, object_key, open_content,
+        ChunkSource, FromStorage, OpenError, Opening, StorageError, StorageErrorKind, StorageProvider, is_long,
+        object_key, open_content,
     },
     transfer::{Blob, BlobSource, Fetched, FileStamp, Item, Request},
 };
@@ -470,6 +471,22 @@ async fn from_cloud(
         let chunks: BTreeSet<ChunkId> = opening.next().iter().map(|chunk| chunk.chunk).collect();
         if chunks.is_empty() {
             break;
+        }
+        if opening.next().iter().any(is_long) {
+            let source = FromStorage::new(storage.clone(), way.cancel.clone());
+            let (next, opened) = blocking(move || {
+                let opened = opening.open(&source);
+                Ok((opening, opened))
+            })
+            .await?;
+            opening = next;
+            match opened {
+                Ok(bytes) => (way.progress)(bytes),
+                Err(OpenError::Storage(error)) => return Ok(Err(away(error))),
+                Err(_) if way.cancel.is_cancelled() => return Ok(Err(Local::Away)),
+                Err(error) => return Ok(Err(bad(error))),
+            }
+            continue;
         }
         let get = |chunk: ChunkId| {
             let storage = storage.clone();

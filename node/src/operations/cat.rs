@@ -11,7 +11,7 @@ use super::{
 use crate::{
     audit::Event,
     node::{Node, now},
-    storage::{ChunkSource, OpenError, StorageProvider, object_key, open_range},
+    storage::{ChunkSource, LONG_BYTES, OpenError, StorageProvider, object_key, open_range},
     transfer::{Item, Request},
     tree_hash,
 };
@@ -273,9 +273,7 @@ impl ChunkSource for Chunks {
             Some(Own::Place(place)) => {
                 let path = crate::engine::object_path(&place.provider()?, id);
                 let path = path.ok_or(io::Error::from(io::ErrorKind::NotFound))?;
-                let mut bytes = vec![0; usize::try_from(range.end - range.start).map_err(io::Error::other)?];
-                fs::File::open(path)?.read_exact_at(&mut bytes, range.start)?;
-                return Ok(bytes);
+                return read_at(&path, range);
             }
             Some(Own::Cloud(cloud)) => {
                 let storage = cloud.storage()?;
@@ -284,6 +282,31 @@ impl ChunkSource for Chunks {
             }
             None => {}
         }
+        self.fetch(id, range)
+    }
+
+    fn proven(&self, id: &ChunkId, range: Range<u64>) -> Option<Result<Vec<u8>, OpenError>> {
+        match &self.own {
+            None => Some(self.fetch(id, range)),
+            // A long one is brought once, and checked then.
+            Some(Own::Cloud(cloud)) if self.sizes.get(id).is_some_and(|size| *size > LONG_BYTES) => {
+                let blob = self.runtime.block_on(cloud.bring(*id))?;
+                Some(read_at(&blob.path, range))
+            }
+            Some(_) => None,
+        }
+    }
+}
+
+fn read_at(path: &std::path::Path, range: Range<u64>) -> Result<Vec<u8>, OpenError> {
+    let mut bytes = vec![0; usize::try_from(range.end - range.start).map_err(io::Error::other)?];
+    fs::File::open(path)?.read_exact_at(&mut bytes, range.start)?;
+    Ok(bytes)
+}
+
+impl Chunks {
+    /// A range from another device, which is verified on the way.
+    fn fetch(&self, id: &ChunkId, range: Range<u64>) -> Result<Vec<u8>, OpenError> {
         let size = self.sizes.get(id).copied().unwrap_or_default();
         let item = Item { hash: *id.as_bytes(), size, partial: PathBuf::new(), sources: self.holders.clone() };
         let addresses = addresses(&self.node).map_err(io::Error::other)?;

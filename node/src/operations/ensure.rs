@@ -291,7 +291,7 @@ async fn store(node: &Arc<Node>, here: &Here, orders: Vec<Order>, way: &Way) -> 
             .collect());
     }
     let _held = place.busy.lock().await;
-    store::store(node, &ObjectStore::of_place(place)?, orders, way).await
+    store::store(node, &ObjectStore::of_place(node, place).await?, orders, way).await
 }
 
 /// Whether this device can store at a location itself.

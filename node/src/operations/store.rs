@@ -13,7 +13,8 @@ use crate::{
     engine::{Cloud, Place, Rights},
     node::{Node, now},
     storage::{
-        OpenError, ProfileSpec, Sealing, StorageProvider, Stored, put_content,
+        OpenError, ProfileSpec, Sealing, StorageError, StorageProvider, Stored, put_content,
+        upload::{self, Journal},
         withdrawal::{Settled, Vigil},
         write_key_bundle, write_membership, write_snapshot,
     },
@@ -45,16 +46,23 @@ pub(super) struct ObjectStore {
     mount_epoch: u64,
     spec: ProfileSpec,
     storage: Arc<dyn StorageProvider>,
+    /// Large uploads under way, if this device can keep a note of them.
+    journal: Option<Arc<Journal>>,
     cloud: Option<Arc<Cloud>>,
 }
 
 impl ObjectStore {
     /// A folder.
-    pub(super) fn of_place(place: &Place) -> Result<Self, ControlError> {
+    ///
+    /// Large uploads to it that were interrupted and are not noted are given up: the caller is the only one who writes there.
+    pub(super) async fn of_place(node: &Node, place: &Place) -> Result<Self, ControlError> {
         let name = place.root.display().to_string();
-        let storage = place.provider().map_err(|error| errors::open(&name, error.into()))?;
+        let failed = |error: StorageError| errors::open(&name, error.into());
+        let storage = place.provider().map_err(failed)?;
+        let journal = node.clouds.journal(&place.id).map(Arc::new);
+        upload::sweep(&storage, "objects/", journal.as_deref()).await.map_err(failed)?;
         let (id, mount_epoch) = (place.id, place.mount_epoch);
-        Ok(Self { id, name, mount_epoch, spec: place.spec, storage: Arc::new(storage), cloud: None })
+        Ok(Self { id, name, mount_epoch, spec: place.spec, storage: Arc::new(storage), journal, cloud: None })
     }
 
     /// A cloud whose storage is there.
@@ -70,7 +78,7 @@ impl ObjectStore {
         }
         let storage = cloud.storage().map_err(|error| errors::open(&name, error.into()))?;
         let (id, mount_epoch, spec) = (cloud.id, cloud.described.mount_epoch, cloud.described.spec);
-        Ok(Self { id, name, mount_epoch, spec, storage, cloud: Some(cloud.clone()) })
+        Ok(Self { id, name, mount_epoch, spec, storage, journal: cloud.journal.clone(), cloud: Some(cloud.clone()) })
     }
 
     fn failed(&self, error: OpenError) -> ControlError {
@@ -87,7 +95,7 @@ impl ObjectStore {
         (content, size): (ContentId, u64),
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<Stored, OpenError> {
-        let journal = self.cloud.as_ref().and_then(|cloud| cloud.journal.as_ref());
+        let journal = self.journal.as_deref();
         put_content(&*self.storage, self.spec, sealing, journal, Arc::new(file), content, size, progress).await
     }
 }

@@ -28,6 +28,7 @@ pub mod memory;
 pub mod oauth;
 #[cfg(feature = "clouds")]
 pub mod onedrive;
+mod opening;
 pub mod peer;
 mod pipeline;
 mod probe;
@@ -47,6 +48,7 @@ mod tree;
 pub mod upload;
 #[cfg(feature = "clouds")]
 pub mod webdav;
+mod whole;
 pub mod withdrawal;
 mod words;
 
@@ -59,7 +61,8 @@ pub use abilities::{
 };
 pub use error::{Retry, StorageError, StorageErrorKind};
 pub use layout::{ObjectKey, object_key};
-pub use pipeline::{ChunkSource, OpenError, Opening, Sealing, Stored, open_content, open_range, put_content};
+pub use opening::{ChunkSource, FromStorage, LONG_BYTES, Opening, is_long, open_content, open_range};
+pub use pipeline::{OpenError, Sealing, Stored, put_content};
 pub use probe::sweep_probes;
 pub use profile::{ProfileSpec, built_in};
 pub use provider::{Listed, PAGE_MAX, Page, Pending, Put, PutMode, Stat, StorageProvider, Version, list_all};

@@ -1,26 +1,35 @@
-//! Contents to objects and back: one way for every profile.
+//! Contents to objects: one way for every profile.
 
 use super::{
     ObjectKey, ProfileSpec, Put, PutMode, StorageError, StorageProvider,
     layout::object_key,
     upload::{self, Journal, Object},
+    whole::Whole,
 };
 use bytes::Bytes;
 use larder_protocol::{
     bounded::List,
     id::{ChunkId, ContentId, PlainChunkId},
-    seal::{
-        CHUNKS_MAX, ChunkSize, EnvelopeError, FRAME_BYTES, HEADER_BYTES, KeyRing, Manifest, ManifestChunk, OpenChunk,
-        SealError, chunk_id, frames_for, open_chunk, seal_chunk,
-    },
+    seal::{CHUNKS_MAX, ChunkSize, EnvelopeError, KeyRing, Manifest, ManifestChunk, SealError, chunk_id, seal_chunk},
 };
 use rayon::prelude::*;
-use std::{borrow::Borrow, fs::File, io, ops::Range, os::unix::fs::FileExt, sync::Arc};
+use std::{
+    fs::File,
+    io,
+    ops::Range,
+    os::unix::fs::FileExt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 /// Chunks that are sealed and stored at a time; bounds the memory of one put.
 const CHUNKS_AT_ONCE: usize = 8;
-/// Most bytes of a content that is stored unsplit: it is held in memory once.
-const WHOLE_BYTES_MAX: u64 = 60 << 20;
+/// Most bytes of a content that is stored unsplit where the storage takes no parts: its object is in memory once.
+const AT_ONCE_BYTES_MAX: u64 = 60 << 20;
+/// Unsplit contents up to this length are sealed at once.
+const SEALED_AT_ONCE_MAX: u64 = 4 << 20;
 
 /// With what contents are sealed.
 #[derive(Clone)]
@@ -91,16 +100,20 @@ pub async fn put_content(
     size: u64,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<Stored, OpenError> {
-    let chunk_size = if spec.chunked { ChunkSize::default() } else { ChunkSize::new(64 << 20)? };
+    if !spec.chunked && size > SEALED_AT_ONCE_MAX {
+        let chunk = put_whole(provider, spec, sealing, journal, file, (content, size), progress).await?;
+        return put_manifest(provider, spec, sealing, journal, (content, size), vec![chunk.0], chunk.1).await;
+    }
+    let chunk_size = if spec.chunked { ChunkSize::default() } else { ChunkSize::WHOLE };
     let plain_max = if spec.encrypted { chunk_size.plain() as u64 } else { chunk_size.stored() as u64 };
     // A manifest must name every chunk: that it cannot is known before the first one is sent.
-    let size_max = if spec.chunked { plain_max.saturating_mul(CHUNKS_MAX as u64) } else { WHOLE_BYTES_MAX };
+    let size_max = plain_max.saturating_mul(CHUNKS_MAX as u64);
     if size > size_max {
         return Err(OpenError::TooLarge(size_max));
     }
     let mut hasher = blake3::Hasher::new();
     let mut chunks = Vec::new();
-    let (mut stored_bytes, mut new_bytes) = (0, 0);
+    let mut new_bytes = 0;
     let mut offset = 0;
     loop {
         let ranges: Vec<Range<u64>> = (0..CHUNKS_AT_ONCE as u64)
@@ -156,13 +169,12 @@ pub async fn put_content(
                 chunk: piece.id,
                 plain: piece.plain,
             };
-            let put = put_named(provider, journal, &piece.id, Bytes::from(piece.stored)).await?;
+            let put = put_named(provider, journal, &piece.id, Arc::new(Bytes::from(piece.stored)), &|_| {}).await?;
             progress(chunk.length);
             Ok::<_, StorageError>((chunk, put))
         });
         for put in futures::future::join_all(puts).await {
             let (chunk, put) = put?;
-            stored_bytes += chunk.stored;
             new_bytes += if put == Put::New { chunk.stored } else { 0 };
             chunks.push(chunk);
         }
@@ -173,13 +185,55 @@ pub async fn put_content(
     if hasher.finalize().as_bytes() != content.as_bytes() {
         return Err(OpenError::OtherContent);
     }
+    put_manifest(provider, spec, sealing, journal, (content, size), chunks, new_bytes).await
+}
+
+/// Stores the manifest of a content whose chunks are stored, `new_bytes` of them for the first time.
+async fn put_manifest(
+    provider: &dyn StorageProvider,
+    spec: ProfileSpec,
+    sealing: &Sealing,
+    journal: Option<&Journal>,
+    (content, size): (ContentId, u64),
+    chunks: Vec<ManifestChunk>,
+    new_bytes: u64,
+) -> Result<Stored, OpenError> {
+    let stored_bytes: u64 = chunks.iter().map(|chunk| chunk.stored).sum();
     let (epoch, secret) = sealing.ring.current();
     let manifest = Manifest { content, size, epoch: spec.encrypted.then_some(epoch), chunks: List::truncated(chunks) };
     let object = manifest.close(&sealing.signing, spec.encrypted.then_some(secret), crate::keys::random())?;
     let id = chunk_id(&object);
     let len = object.len() as u64;
-    put_named(provider, journal, &id, Bytes::from(object)).await?;
+    put_named(provider, journal, &id, Arc::new(Bytes::from(object)), &|_| {}).await?;
     Ok(Stored { manifest: id, stored_bytes: stored_bytes + len, new_bytes: new_bytes + len })
+}
+
+/// Stores a content as one chunk; gives it, and how many bytes of it are new.
+async fn put_whole(
+    provider: &dyn StorageProvider,
+    spec: ProfileSpec,
+    sealing: &Sealing,
+    journal: Option<&Journal>,
+    file: Arc<File>,
+    (content, size): (ContentId, u64),
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<(ManifestChunk, u64), OpenError> {
+    if size > AT_ONCE_BYTES_MAX && provider.multipart().is_none() {
+        return Err(OpenError::TooLarge(AT_ONCE_BYTES_MAX));
+    }
+    let with = spec.encrypted.then(|| sealing.clone());
+    let read = tokio::task::spawn_blocking(move || Whole::read(file, content, size, with.as_ref())).await;
+    let (whole, chunk) = read.map_err(io::Error::other)??;
+    let whole = Arc::new(whole);
+    let told = AtomicU64::new(0);
+    // What is told is bytes of the content, without padding.
+    let tell = |done: upload::Progress| {
+        let done = done.done.min(size);
+        progress(done.saturating_sub(told.fetch_max(done, Ordering::Relaxed)));
+    };
+    let put = put_named(provider, journal, &chunk.chunk, whole.clone(), &tell).await;
+    let put = put.map_err(|error| if whole.has_changed() { OpenError::OtherContent } else { error.into() })?;
+    Ok((chunk, if put == Put::New { chunk.stored } else { 0 }))
 }
 
 /// Puts an object whose key follows from its bytes: one of that length stays, and is not sent again.
@@ -187,153 +241,15 @@ async fn put_named(
     provider: &dyn StorageProvider,
     journal: Option<&Journal>,
     id: &ChunkId,
-    bytes: Bytes,
+    source: Arc<dyn upload::Source>,
+    progress: &(dyn Fn(upload::Progress) + Sync),
 ) -> Result<Put, StorageError> {
     let (key, fingerprint): (ObjectKey, String) = (object_key(id), id.to_string());
     let mode = match provider.stat(&key).await? {
-        Some(stat) if stat.size == bytes.len() as u64 => return Ok(Put::AlreadyThere),
+        Some(stat) if stat.size == source.size() => return Ok(Put::AlreadyThere),
         Some(_) => PutMode::Replace,
         None => PutMode::IfAbsent,
     };
-    let object = Object { key: &key, source: Arc::new(bytes), mode, fingerprint: &fingerprint };
-    upload::upload(provider, object, journal, &|_| {}).await
-}
-
-/// Gives stored chunks by their names, from a storage or from files that were fetched.
-pub trait ChunkSource: Sync {
-    /// A range of the stored bytes of a chunk.
-    ///
-    /// # Errors
-    /// When it is not there or cannot be read.
-    fn read(&self, id: &ChunkId, range: Range<u64>) -> Result<Vec<u8>, OpenError>;
-}
-
-/// Opens a whole content into a file: every chunk against its name and its seal, the whole against its id.
-///
-/// # Errors
-/// [`OpenError`]; the file then holds nothing that counts.
-pub fn open_content(
-    manifest: &Manifest,
-    source: &dyn ChunkSource,
-    ring: &KeyRing,
-    out: &File,
-    progress: &(dyn Fn(u64) + Sync),
-) -> Result<(), OpenError> {
-    let mut opening = Opening::begin(manifest, ring, out)?;
-    while !opening.next().is_empty() {
-        progress(opening.open(source)?);
-    }
-    opening.finish()
-}
-
-/// A content that is opened into a file, a few chunks at a time: for sources that have to be waited for.
-///
-/// Call order: [`next`](Self::next) says which chunks the source must have, [`open`](Self::open) opens these; when there are no
-/// more, [`finish`](Self::finish).
-pub struct Opening<M, R, F> {
-    manifest: M,
-    ring: R,
-    out: F,
-    hasher: blake3::Hasher,
-    opened: usize,
-}
-
-impl<M: Borrow<Manifest>, R: Borrow<KeyRing>, F: Borrow<File>> Opening<M, R, F> {
-    /// Begins with an empty file.
-    ///
-    /// # Errors
-    /// [`OpenError::Io`] when it cannot be made as long as the content.
-    pub fn begin(manifest: M, ring: R, out: F) -> Result<Self, OpenError> {
-        out.borrow().set_len(manifest.borrow().size)?;
-        Ok(Self { manifest, ring, out, hasher: blake3::Hasher::new(), opened: 0 })
-    }
-
-    /// The chunks that come next; none when all are opened.
-    pub fn next(&self) -> &[ManifestChunk] {
-        let rest = self.manifest.borrow().chunks.get(self.opened..).unwrap_or_default();
-        rest.get(..CHUNKS_AT_ONCE).unwrap_or(rest)
-    }
-
-    /// Opens these chunks; gives the bytes of the content in them.
-    ///
-    /// # Errors
-    /// [`OpenError`]; the file then holds nothing that counts.
-    pub fn open(&mut self, source: &dyn ChunkSource) -> Result<u64, OpenError> {
-        let (manifest, ring): (&Manifest, &KeyRing) = (self.manifest.borrow(), self.ring.borrow());
-        let chunks = self.next();
-        let opened: Vec<Vec<u8>> =
-            chunks.par_iter().map(|chunk| open_one(chunk, manifest, source, ring)).collect::<Result<_, _>>()?;
-        let offsets: Vec<u64> = chunks.iter().map(|chunk| chunk.offset).collect();
-        let mut bytes = 0;
-        for (offset, plain) in offsets.into_iter().zip(opened) {
-            self.hasher.update_rayon(&plain);
-            self.out.borrow().write_all_at(&plain, offset)?;
-            bytes += plain.len() as u64;
-            self.opened += 1;
-        }
-        Ok(bytes)
-    }
-
-    /// Checks the whole against its id and makes it durable.
-    ///
-    /// # Errors
-    /// [`OpenError::OtherContent`], or when the file fails.
-    pub fn finish(self) -> Result<(), OpenError> {
-        if self.hasher.finalize().as_bytes() != self.manifest.borrow().content.as_bytes() {
-            return Err(OpenError::OtherContent);
-        }
-        Ok(self.out.borrow().sync_all()?)
-    }
-}
-
-fn open_one(
-    chunk: &ManifestChunk,
-    manifest: &Manifest,
-    source: &dyn ChunkSource,
-    ring: &KeyRing,
-) -> Result<Vec<u8>, OpenError> {
-    let stored = source.read(&chunk.chunk, 0..chunk.stored)?;
-    if chunk_id(&stored) != chunk.chunk {
-        return Err(OpenError::Damaged(chunk.chunk));
-    }
-    let Some(epoch) = manifest.epoch else {
-        return if stored.len() as u64 == chunk.length { Ok(stored) } else { Err(SealError::Length.into()) };
-    };
-    let secret = ring.get(&epoch).ok_or(SealError::UnknownEpoch(epoch))?;
-    let header = stored.get(..HEADER_BYTES).ok_or(SealError::Length)?;
-    let opened = open_chunk(|epoch| ring.get(epoch).cloned(), header, &chunk.plain, chunk.length, chunk.stored)?;
-    Ok(opened.whole(secret, &stored)?)
-}
-
-/// Opens a range of a content: only the frames that it touches are read, and each is checked.
-///
-/// # Errors
-/// [`OpenError`] when anything does not match.
-pub fn open_range(
-    manifest: &Manifest,
-    source: &dyn ChunkSource,
-    ring: &KeyRing,
-    range: Range<u64>,
-) -> Result<Vec<u8>, OpenError> {
-    let mut bytes = Vec::new();
-    for piece in manifest.pieces(range) {
-        let chunk = piece.chunk;
-        if manifest.epoch.is_none() {
-            // Unsealed bytes have no tags of their own: the chunk is checked whole.
-            let whole = open_one(&chunk, manifest, source, ring)?;
-            let cut = |at: u64| usize::try_from(at).map_err(|_| SealError::Length);
-            bytes.extend_from_slice(whole.get(cut(piece.range.start)?..cut(piece.range.end)?).unwrap_or_default());
-            continue;
-        }
-        let header = source.read(&chunk.chunk, 0..HEADER_BYTES as u64)?;
-        let opened = open_chunk(|epoch| ring.get(epoch).cloned(), &header, &chunk.plain, chunk.length, chunk.stored)?;
-        let cut = |at: u64| usize::try_from(at).map_err(|_| SealError::Length);
-        let (start, end) = (cut(piece.range.start)?, cut(piece.range.end)?);
-        let frames = frames_for(start..end);
-        let stored = (frames.start * FRAME_BYTES) as u64..(frames.end * FRAME_BYTES) as u64;
-        let plain = opened.frames(frames.start, &source.read(&chunk.chunk, stored)?)?;
-        let first = OpenChunk::frame_start(frames.start);
-        bytes.extend_from_slice(plain.get(start - first..end - first).ok_or(SealError::Length)?);
-    }
-    Ok(bytes)
+    let object = Object { key: &key, source, mode, fingerprint: &fingerprint };
+    upload::upload(provider, object, journal, progress).await
 }

@@ -11,21 +11,22 @@
 //! Not told: that everything was put back to an older state together.
 
 use super::{
-    ChunkSource, OpenError, StorageError, StorageProvider,
+    FromStorage, OpenError, StorageError, StorageProvider,
     layout::{key_bundle, membership_copy, object_key, snapshot_index, snapshot_page},
     open_content,
     snapshot::{find, pages_there},
 };
 use larder_protocol::{
     codec,
-    id::{ChunkId, DeviceId, GroupId, LocationId},
+    id::{DeviceId, GroupId, LocationId},
     membership::{MembershipLog, RecoveryKey, Roster},
     seal::{
         EpochSecret, KeyBundle, KeyRing, Manifest, MembershipCopy, PageMark, SnapshotEntry, SnapshotIndex,
         SnapshotPage, chunk_id, page_of,
     },
 };
-use std::{collections::BTreeSet, fs::File, ops::Range, sync::Arc};
+use std::{collections::BTreeSet, fs::File, sync::Arc};
+use tokio_util::sync::CancellationToken;
 
 /// Why a location cannot be recovered, or what of it cannot.
 #[derive(Debug, thiserror::Error)]
@@ -203,7 +204,7 @@ impl Recovery {
             return Err(OpenError::OtherContent);
         }
         let (ring, storage) = (self.ring.clone(), self.storage.clone());
-        let source = Chunks { storage, runtime: tokio::runtime::Handle::current() };
+        let source = FromStorage::new(storage, CancellationToken::new());
         let opened = tokio::task::spawn_blocking(move || open_content(&manifest, &source, &ring, &out, &|_| {}));
         opened.await.map_err(std::io::Error::other)?
     }
@@ -221,16 +222,4 @@ fn roster(object: &[u8], group: GroupId, ring: &KeyRing, recovery: &RecoveryKey)
         return Err(wrong(&"it is another group's"));
     }
     if roster.ever_admitted(&author) { Ok(roster) } else { Err(wrong(&"a stranger signed it")) }
-}
-
-/// Chunks of a storage, for threads that may block.
-struct Chunks {
-    storage: Arc<dyn StorageProvider>,
-    runtime: tokio::runtime::Handle,
-}
-
-impl ChunkSource for Chunks {
-    fn read(&self, id: &ChunkId, range: Range<u64>) -> Result<Vec<u8>, OpenError> {
-        Ok(self.runtime.block_on(self.storage.get_range(&object_key(id), Some(range)))?.to_vec())
-    }
 }

@@ -20,6 +20,8 @@ pub const FRAME_BYTES: usize = 64 * 1024;
 pub const FRAME_PLAIN_BYTES: usize = FRAME_BYTES - TAG_BYTES;
 /// Bytes of the header in frame 0.
 pub const HEADER_BYTES: usize = 64;
+/// Most stored bytes of a chunk, 1 TiB: lengths have 40 bits.
+const STORED_BYTES_MAX: usize = 1 << 40;
 const TAG_BYTES: usize = 16;
 const MAGIC: [u8; 4] = *b"LRDC";
 const VERSION: u8 = 1;
@@ -49,6 +51,9 @@ impl ChunkSize {
             Err(SealError::Length)
         }
     }
+
+    /// As large as one content may be: contents that are not split.
+    pub const WHOLE: Self = Self(STORED_BYTES_MAX);
 
     /// Most bytes of a stored chunk.
     pub const fn stored(self) -> usize {
@@ -83,7 +88,12 @@ pub fn chunk_id(stored: &[u8]) -> ChunkId {
 
 /// Name of a plaintext, which means nothing outside the epoch.
 pub fn plain_chunk_id(secret: &EpochSecret, plain: &[u8]) -> PlainChunkId {
-    PlainChunkId::new(*blake3::keyed_hash(&secret.plain_chunk_key(), plain).as_bytes())
+    PlainChunkId::new(*plain_chunk_hasher(secret).update(plain).finalize().as_bytes())
+}
+
+/// The hash that names a plaintext, for one that comes in pieces.
+pub fn plain_chunk_hasher(secret: &EpochSecret) -> blake3::Hasher {
+    blake3::Hasher::new_keyed(&secret.plain_chunk_key())
 }
 
 /// A chunk as it is stored.
@@ -99,9 +109,16 @@ pub struct SealedChunk {
 
 struct Header {
     epoch: EpochId,
-    plain_len: u32,
-    stored_len: u32,
+    /// Both lengths are below 2^40.
+    plain_len: u64,
+    stored_len: u64,
     commitment: [u8; 32],
+}
+
+/// A length as it stands in the header: 32 bits, and 8 higher ones, which stand apart.
+fn split_len(len: u64) -> ([u8; 4], u8) {
+    let [low @ .., high, _, _, _] = len.to_le_bytes();
+    (low, high)
 }
 
 impl Header {
@@ -111,8 +128,11 @@ impl Header {
         bytes[4] = VERSION;
         bytes[5] = SUITE;
         bytes[8..24].copy_from_slice(self.epoch.as_bytes());
-        bytes[24..28].copy_from_slice(&self.plain_len.to_le_bytes());
-        bytes[28..32].copy_from_slice(&self.stored_len.to_le_bytes());
+        let ((plain_low, plain_high), (stored_low, stored_high)) =
+            (split_len(self.plain_len), split_len(self.stored_len));
+        (bytes[6], bytes[7]) = (plain_high, stored_high);
+        bytes[24..28].copy_from_slice(&plain_low);
+        bytes[28..32].copy_from_slice(&stored_low);
         bytes[32..].copy_from_slice(&self.commitment);
         bytes
     }
@@ -120,14 +140,21 @@ impl Header {
     fn from_bytes(bytes: &[u8]) -> Result<Self, SealError> {
         let bytes: &[u8; HEADER_BYTES] = bytes.first_chunk().ok_or(SealError::Length)?;
         let field = |range: Range<usize>| &bytes[range];
-        let number = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-        if bytes[..8] != [MAGIC[0], MAGIC[1], MAGIC[2], MAGIC[3], VERSION, SUITE, 0, 0] {
+        let number = |at: usize, high: u8| {
+            u64::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3], high, 0, 0, 0])
+        };
+        if bytes[..6] != [MAGIC[0], MAGIC[1], MAGIC[2], MAGIC[3], VERSION, SUITE] {
             return Err(SealError::Unknown);
         }
         let (mut epoch, mut commitment) = ([0; 16], [0; 32]);
         epoch.copy_from_slice(field(8..24));
         commitment.copy_from_slice(field(32..64));
-        Ok(Self { epoch: EpochId::new(epoch), plain_len: number(24), stored_len: number(28), commitment })
+        Ok(Self {
+            epoch: EpochId::new(epoch),
+            plain_len: number(24, bytes[6]),
+            stored_len: number(28, bytes[7]),
+            commitment,
+        })
     }
 }
 
@@ -139,10 +166,14 @@ struct ChunkKey {
 }
 
 impl ChunkKey {
-    fn derive(secret: &EpochSecret, plain: &PlainChunkId, plain_len: u32, stored_len: u32) -> Self {
+    fn derive(secret: &EpochSecret, plain: &PlainChunkId, plain_len: u64, stored_len: u64) -> Self {
         let mut hasher = blake3::Hasher::new_keyed(&secret.chunk_key());
         hasher.update(&[SUITE]).update(plain.as_bytes());
-        hasher.update(&plain_len.to_le_bytes()).update(&stored_len.to_le_bytes());
+        let ((plain_low, plain_high), (stored_low, stored_high)) = (split_len(plain_len), split_len(stored_len));
+        hasher.update(&plain_low).update(&stored_low);
+        if plain_high > 0 || stored_high > 0 {
+            hasher.update(&[plain_high, stored_high]);
+        }
         let mut output = zeroize::Zeroizing::new([0; 51]);
         hasher.finalize_xof().fill(&mut *output);
         let (mut key, mut nonce_prefix) = (zeroize::Zeroizing::new([0; 32]), [0; 19]);
@@ -171,6 +202,80 @@ const fn frame_plain_start(frame: usize) -> usize {
     if frame == 0 { 0 } else { frame * FRAME_PLAIN_BYTES - HEADER_BYTES }
 }
 
+/// Seals a chunk frame by frame, so that it need not be in memory; any frames at any time, always to the same bytes.
+///
+/// The plaintext must be the one that the chunk is named by: other bytes under the same key and nonce give both away.
+pub struct ChunkSealer {
+    key: ChunkKey,
+    header: [u8; HEADER_BYTES],
+    plain_len: usize,
+    frames: usize,
+}
+
+impl ChunkSealer {
+    /// Prepares to seal `plain_len` bytes that are called `plain`.
+    ///
+    /// # Errors
+    /// [`SealError::Length`] when they are more than a chunk of this size holds.
+    pub fn new(
+        epoch: EpochId,
+        secret: &EpochSecret,
+        plain: &PlainChunkId,
+        plain_len: usize,
+        size: ChunkSize,
+    ) -> Result<Self, SealError> {
+        if plain_len > size.plain() {
+            return Err(SealError::Length);
+        }
+        let stored = stored_len(plain_len, size);
+        let (plain_u64, stored_u64) = (plain_len as u64, stored as u64);
+        let key = ChunkKey::derive(secret, plain, plain_u64, stored_u64);
+        let header = Header { epoch, plain_len: plain_u64, stored_len: stored_u64, commitment: key.commitment };
+        Ok(Self { header: header.to_bytes(), key, plain_len, frames: stored / FRAME_BYTES })
+    }
+
+    /// How many frames it has.
+    pub fn frame_count(&self) -> usize {
+        self.frames
+    }
+
+    /// Seals consecutive frames, the first of which has number `first`, given exactly their plaintext
+    /// ([`frames_plain`]).
+    ///
+    /// # Errors
+    /// [`SealError::Length`] when they are no frames of this chunk, or the plaintext has another length.
+    pub fn frames(&self, frames: Range<usize>, plain: &[u8]) -> Result<Vec<u8>, SealError> {
+        let whole = frames_plain(frames.clone(), self.plain_len);
+        if frames.end > self.frames || plain.len() != whole.len() {
+            return Err(SealError::Length);
+        }
+        let mut stored = Vec::with_capacity(frames.len() * FRAME_BYTES);
+        let mut padded = vec![0; FRAME_PLAIN_BYTES];
+        for frame in frames {
+            let real = frames_plain(frame..frame + 1, self.plain_len);
+            let text = &mut padded[..frame_plain_len(frame)];
+            text[..real.len()].copy_from_slice(&plain[real.start - whole.start..real.end - whole.start]);
+            text[real.len()..].fill(0);
+            let number = u32::try_from(frame).map_err(|_| SealError::Length)?;
+            let sealed = self
+                .key
+                .cipher
+                .encrypt(&self.key.nonce(number, frame + 1 == self.frames), Payload { msg: text, aad: &self.header })
+                .map_err(|_| SealError::Length)?;
+            if frame == 0 {
+                stored.extend_from_slice(&self.header);
+            }
+            stored.extend_from_slice(&sealed);
+        }
+        Ok(stored)
+    }
+}
+
+/// The plaintext of consecutive frames, in a chunk of `plain_len` bytes of it; empty where there is only padding.
+pub fn frames_plain(frames: Range<usize>, plain_len: usize) -> Range<usize> {
+    frame_plain_start(frames.start).min(plain_len)..frame_plain_start(frames.end).min(plain_len)
+}
+
 /// Seals a chunk.
 ///
 /// # Errors
@@ -181,32 +286,9 @@ pub fn seal_chunk(
     plain: &[u8],
     size: ChunkSize,
 ) -> Result<SealedChunk, SealError> {
-    if plain.len() > size.plain() {
-        return Err(SealError::Length);
-    }
     let name = plain_chunk_id(secret, plain);
-    let stored_bytes = stored_len(plain.len(), size);
-    let plain_len = u32::try_from(plain.len()).map_err(|_| SealError::Length)?;
-    let stored_u32 = u32::try_from(stored_bytes).map_err(|_| SealError::Length)?;
-    let key = ChunkKey::derive(secret, &name, plain_len, stored_u32);
-    let header = Header { epoch, plain_len, stored_len: stored_u32, commitment: key.commitment }.to_bytes();
-    let frames = stored_bytes / FRAME_BYTES;
-    let mut stored = Vec::with_capacity(stored_bytes);
-    stored.extend_from_slice(&header);
-    let mut padded = vec![0; FRAME_PLAIN_BYTES];
-    for frame in 0..frames {
-        let start = frame_plain_start(frame).min(plain.len());
-        let end = (frame_plain_start(frame) + frame_plain_len(frame)).min(plain.len());
-        let text = &mut padded[..frame_plain_len(frame)];
-        text[..end - start].copy_from_slice(&plain[start..end]);
-        text[end - start..].fill(0);
-        let number = u32::try_from(frame).map_err(|_| SealError::Length)?;
-        let sealed = key
-            .cipher
-            .encrypt(&key.nonce(number, frame + 1 == frames), Payload { msg: text, aad: &header })
-            .map_err(|_| SealError::Length)?;
-        stored.extend_from_slice(&sealed);
-    }
+    let sealer = ChunkSealer::new(epoch, secret, &name, plain.len(), size)?;
+    let stored = sealer.frames(0..sealer.frames, plain)?;
     Ok(SealedChunk { id: chunk_id(&stored), plain: name, stored })
 }
 
@@ -241,7 +323,7 @@ pub fn open_chunk(
 ) -> Result<OpenChunk, SealError> {
     let parsed = Header::from_bytes(header)?;
     let secret = secret(&parsed.epoch).ok_or(SealError::UnknownEpoch(parsed.epoch))?;
-    if u64::from(parsed.plain_len) != plain_len || u64::from(parsed.stored_len) != stored_len {
+    if (parsed.plain_len, parsed.stored_len) != (plain_len, stored_len) {
         return Err(SealError::Damaged);
     }
     let stored = usize::try_from(stored_len).map_err(|_| SealError::Length)?;
@@ -367,6 +449,46 @@ mod tests {
             assert!(stored >= frames * FRAME_BYTES);
             assert!(stored as f64 <= frames as f64 * FRAME_BYTES as f64 * 1.125 + FRAME_BYTES as f64);
         }
+    }
+
+    #[test]
+    fn pieces_give_the_same_chunk_in_any_order() {
+        for len in [0, 1, 5 * FRAME_PLAIN_BYTES, 900_000] {
+            let plain = text(len);
+            let chunk = seal_chunk(EPOCH, &secret(), &plain, small()).unwrap();
+            let sealer = ChunkSealer::new(EPOCH, &secret(), &chunk.plain, len, ChunkSize::WHOLE).unwrap();
+            assert_eq!(sealer.frame_count() * FRAME_BYTES, chunk.stored.len(), "no padding but Padmé's");
+            for first in (0..sealer.frame_count()).rev() {
+                let frames = first..(first + 3).min(sealer.frame_count());
+                let stored = sealer.frames(frames.clone(), &plain[frames_plain(frames.clone(), len)]).unwrap();
+                assert_eq!(stored, chunk.stored[frames.start * FRAME_BYTES..frames.end * FRAME_BYTES], "{frames:?}");
+            }
+            assert_eq!(sealer.frames(0..1, &text(len + 1)), Err(SealError::Length));
+        }
+    }
+
+    /// Only the frames that are asked for are ever there: a terabyte is sealed and opened at its ends.
+    #[test]
+    fn lengths_beyond_32_bits_are_kept_apart() {
+        let len = (1 << 32) + 70_000;
+        let name = PlainChunkId::new([3; 32]);
+        let sealer = ChunkSealer::new(EPOCH, &secret(), &name, len, ChunkSize::WHOLE).unwrap();
+        let stored = sealer.frame_count() * FRAME_BYTES;
+        let at = |frame: usize| frame..frame + 1;
+        let plain = |frame: usize| vec![7; frames_plain(at(frame), len).len()];
+        let first = sealer.frames(at(0), &plain(0)).unwrap();
+        let opened = open_chunk(ring, &first, &name, len as u64, stored as u64).unwrap();
+        let last = len / FRAME_PLAIN_BYTES;
+        for frame in [0, 40_000, last, sealer.frame_count() - 1] {
+            let sealed = sealer.frames(at(frame), &plain(frame)).unwrap();
+            assert_eq!(opened.frames(frame, &sealed).unwrap(), plain(frame), "{frame}");
+        }
+        // The same 32 bits of both lengths, and another key.
+        let short = ChunkSealer::new(EPOCH, &secret(), &name, len - (1 << 32), ChunkSize::WHOLE).unwrap();
+        assert_ne!(short.frames(at(0), &plain(0)).unwrap()[HEADER_BYTES..], first[HEADER_BYTES..]);
+        let low = (len as u64 & 0xffff_ffff, stored as u64 & 0xffff_ffff);
+        assert!(open_chunk(ring, &first, &name, low.0, low.1).is_err());
+        assert!(ChunkSealer::new(EPOCH, &secret(), &name, ChunkSize::WHOLE.plain() + 1, ChunkSize::WHOLE).is_err());
     }
 
     proptest! {

@@ -13,8 +13,8 @@ mod snapshot;
 
 pub use bundle::KeyBundle;
 pub use chunk::{
-    ChunkSize, FRAME_BYTES, FRAME_PLAIN_BYTES, HEADER_BYTES, OpenChunk, SealedChunk, chunk_id, frames_for, open_chunk,
-    plain_chunk_id, seal_chunk, stored_len,
+    ChunkSealer, ChunkSize, FRAME_BYTES, FRAME_PLAIN_BYTES, HEADER_BYTES, OpenChunk, SealedChunk, chunk_id, frames_for,
+    frames_plain, open_chunk, plain_chunk_hasher, plain_chunk_id, seal_chunk, stored_len,
 };
 pub use envelope::EnvelopeError;
 pub(crate) use envelope::Signed;

@@ -7,7 +7,7 @@ use crate::{
     node::now,
     storage::{
         ObjectKey, ProfileSpec, ProviderConfig, PutMode, StorageError, StorageErrorKind, StorageProvider,
-        layers::{CacheLimits, Layers},
+        layers::{Cache, CacheLimits, Layers},
         object_key,
         upload::Journal,
     },
@@ -18,7 +18,7 @@ use larder_protocol::{
     record::{GatewayState, Profile, Storage, StorageUsage},
     time::Timestamp,
 };
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::{Mutex, Notify, Semaphore, watch},
     time::timeout,
@@ -33,7 +33,8 @@ const PROOF_TIME: Duration = Duration::from_secs(20);
 const SERVE_TIME: Duration = Duration::from_secs(60);
 /// Objects that are brought for other devices at a time; bounds threads and memory that one cloud takes.
 const SERVED_AT_ONCE: usize = 8;
-/// What the cache of one location holds at most; no object that Larder makes is longer than 64 MiB.
+/// What the cache of one location holds at most. Only unsplit contents make longer objects; these are kept as files, too, and
+/// those that are longer than all of it only this device reads.
 const CACHE: CacheLimits = CacheLimits { bytes_max: 1 << 30, object_max: 65 << 20 };
 
 /// What the catalog says of a cloud location: all that is needed to open it.
@@ -120,11 +121,10 @@ pub(crate) struct Cloud {
     pub(crate) described: Described,
     /// The vault's count of changes when it was opened.
     pub(super) generation: u64,
-    storage: Result<Arc<dyn StorageProvider>, StorageError>,
-    /// Folder of the read-through cache.
-    cache: PathBuf,
+    /// With all layers, the cache outermost.
+    storage: Result<Arc<Cache>, StorageError>,
     /// Large uploads under way; none where this device cannot keep a note of them.
-    pub(crate) journal: Option<Journal>,
+    pub(crate) journal: Option<Arc<Journal>>,
     /// Held while pages of the location snapshot are rewritten.
     pub(crate) pages: Mutex<()>,
     standing: watch::Sender<Standing>,
@@ -138,20 +138,18 @@ impl Cloud {
     /// network.
     pub(crate) fn open(clouds: &Clouds, described: Described, generation: u64) -> Arc<Self> {
         let cache = clouds.cache.join(described.id.to_string());
-        let layers = Layers { cache: Some((cache.clone(), CACHE)), ..Layers::default() };
-        let storage = clouds.storage(&described).and_then(|storage| layers.around(storage));
+        let storage = clouds.storage(&described).and_then(|storage| Layers::default().around(storage));
+        let storage = storage.and_then(|storage| Cache::open(storage, cache, CACHE)).map(Arc::new);
         let standing = match &storage {
             Ok(_) => Standing { state: None, seen: now(), why: String::new(), usage: None },
             Err(error) => Standing::failed(error),
         };
-        let journal = Journal::open(clouds.uploads.join(described.id.to_string()));
-        let journal = journal.inspect_err(|error| tracing::warn!(%error, "uploads cannot be noted")).ok();
+        let journal = clouds.journal(&described.id).map(Arc::new);
         Arc::new(Self {
             id: described.id,
             described,
             generation,
             storage,
-            cache,
             journal,
             pages: Mutex::default(),
             standing: watch::Sender::new(standing),
@@ -163,7 +161,7 @@ impl Cloud {
 
     /// Its storage with all layers, or why it cannot be opened.
     pub(crate) fn storage(&self) -> Result<Arc<dyn StorageProvider>, StorageError> {
-        self.storage.clone()
+        Ok(self.storage.clone()?)
     }
 
     pub(crate) fn standing(&self) -> Standing {
@@ -222,23 +220,22 @@ impl Cloud {
     }
 
     /// A file with an object, by way of the cache.
-    pub(super) async fn bring(&self, id: ChunkId) -> Option<Blob> {
+    pub(crate) async fn bring(&self, id: ChunkId) -> Option<Blob> {
         if !self.may_be_there() {
             return None;
         }
-        let storage = self.storage().ok()?;
-        let work = async {
-            let _turn = self.serving.acquire().await.ok()?;
-            match storage.get_range(&object_key(&id), None).await {
-                Ok(bytes) => Some(bytes.len() as u64),
-                Err(error) => {
-                    self.failed(&error);
-                    None
-                }
-            }
+        let cache = self.storage.clone().ok()?;
+        let key = object_key(&id);
+        let _turn = timeout(SERVE_TIME, self.serving.acquire()).await.ok()?.ok()?;
+        let size = timeout(SERVE_TIME, cache.size(&key, &id)).await.ok()?;
+        let brought = match size {
+            // Each piece of a long one has a time of its own.
+            Ok(size) if size > CACHE.object_max => cache.file(&key, id, size).await,
+            Ok(_) => timeout(SERVE_TIME, cache.file(&key, id, 0)).await.ok()?,
+            Err(error) => Err(error),
         };
-        let size = timeout(SERVE_TIME, work).await.ok()??;
-        Some(Blob { path: self.cache.join(id.to_string()), size, stamp: None })
+        let (path, size) = brought.inspect_err(|error| self.failed(error)).ok()?;
+        Some(Blob { path, size, stamp: None })
     }
 }
 

@@ -17,7 +17,10 @@ pub(crate) use watch::{refresh, run};
 use crate::{
     config::Home,
     credentials::Vault,
-    storage::{Credential, Registry, RegistryError, SettingProblem, StorageError, StorageErrorKind, StorageProvider},
+    storage::{
+        Credential, Registry, RegistryError, SettingProblem, StorageError, StorageErrorKind, StorageProvider,
+        upload::Journal,
+    },
     transfer::Blob,
 };
 use larder_protocol::id::{ChunkId, DeviceId, LocationId};
@@ -55,6 +58,12 @@ impl Clouds {
             ready: Notify::new(),
             runtime: Handle::current(),
         }
+    }
+
+    /// Where this device notes large uploads to a location; none where it cannot.
+    pub(crate) fn journal(&self, id: &LocationId) -> Option<Journal> {
+        let journal = Journal::open(self.uploads.join(id.to_string()));
+        journal.inspect_err(|error| tracing::warn!(%error, "uploads cannot be noted")).ok()
     }
 
     pub(crate) fn get(&self, id: &LocationId) -> Option<Arc<Cloud>> {

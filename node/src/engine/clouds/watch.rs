@@ -175,7 +175,7 @@ async fn sweep_uploads(node: &Arc<Node>, cloud: &Arc<Cloud>) {
         Ok(all.iter().filter(|known| known.value.location == id).all(|known| known.device() == reading.device()))
     });
     let (Ok(true), Ok(storage)) = (alone.await, cloud.storage()) else { return };
-    match upload::sweep(&*storage, "objects/", cloud.journal.as_ref()).await {
+    match upload::sweep(&*storage, "objects/", cloud.journal.as_deref()).await {
         Ok(0) => {}
         Ok(gone) => tracing::info!(gone, location = %cloud.described.name, "uploads that a crash left are given up"),
         Err(error) => tracing::info!(%error, "uploads that a crash left stay for now"),

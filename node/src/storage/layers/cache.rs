@@ -10,8 +10,9 @@ use crate::storage::{
 use bytes::Bytes;
 use larder_protocol::{id::ChunkId, seal::chunk_id};
 use std::{
-    collections::HashMap,
-    fs, io,
+    collections::{BTreeSet, HashMap},
+    fs,
+    io::{self, Write},
     ops::Range,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
@@ -19,6 +20,8 @@ use std::{
 
 /// Fetches of the same object wait for each other; this many groups of objects are told apart.
 const LANES: usize = 64;
+/// Bytes of a long object that are in memory at a time.
+const PIECE_BYTES: u64 = 8 << 20;
 
 /// How much is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,6 +84,8 @@ pub struct Cache {
     inner: Arc<dyn StorageProvider>,
     shelf: Arc<Shelf>,
     lanes: Vec<tokio::sync::Mutex<()>>,
+    /// Objects longer than one may be that are kept as files, checked by this process. Held while one is brought.
+    long: tokio::sync::Mutex<BTreeSet<ChunkId>>,
 }
 
 struct Shelf {
@@ -113,6 +118,39 @@ impl Shelf {
         }
     }
 
+    fn size(&self, id: &ChunkId) -> Option<u64> {
+        self.with(|kept| kept.objects.get(id).map(|(len, _)| *len))
+    }
+
+    /// Whether a long object is here; it is read through unless this process `knows` that it is whole.
+    fn stands(&self, id: &ChunkId, size: u64, knows: bool) -> bool {
+        let path = self.path(id);
+        if self.size(id) != Some(size) || fs::metadata(&path).map_or(true, |meta| meta.len() != size) {
+            return false;
+        }
+        let mut hasher = blake3::Hasher::new();
+        let whole = knows
+            || (fs::File::open(&path).and_then(|file| hasher.update_reader(file).map(drop)).is_ok()
+                && hasher.finalize().as_bytes() == id.as_bytes());
+        if whole {
+            self.with(|kept| kept.touch(*id, size));
+        } else {
+            self.forget(id);
+        }
+        whole
+    }
+
+    /// Gives a checked file its name, and makes room.
+    fn take_in(&self, temp: &Path, id: ChunkId, len: u64) -> io::Result<()> {
+        fs::rename(temp, self.path(&id))?;
+        let gone = self.with(|kept| {
+            kept.touch(id, len);
+            kept.surplus(self.limits.bytes_max)
+        });
+        gone.iter().for_each(|id| drop(fs::remove_file(self.path(id))));
+        Ok(())
+    }
+
     fn forget(&self, id: &ChunkId) {
         self.with(|kept| kept.remove(id));
         let _ = fs::remove_file(self.path(id));
@@ -125,16 +163,8 @@ impl Shelf {
             return;
         }
         let temp = self.folder.join(format!("{id}.new"));
-        if fs::write(&temp, bytes).and_then(|()| fs::rename(&temp, self.path(&id))).is_err() {
+        if fs::write(&temp, bytes).and_then(|()| self.take_in(&temp, id, len)).is_err() {
             let _ = fs::remove_file(temp);
-            return;
-        }
-        let gone = self.with(|kept| {
-            kept.touch(id, len);
-            kept.surplus(self.limits.bytes_max)
-        });
-        for id in gone {
-            let _ = fs::remove_file(self.path(&id));
         }
     }
 }
@@ -171,12 +201,83 @@ impl Cache {
         let shelf = Arc::new(Shelf { folder, limits, kept: Mutex::new(kept) });
         let gone = shelf.with(|kept| kept.surplus(limits.bytes_max));
         gone.iter().for_each(|id| drop(fs::remove_file(shelf.path(id))));
-        Ok(Self { inner, shelf, lanes: (0..LANES).map(|_| tokio::sync::Mutex::default()).collect() })
+        Ok(Self {
+            inner,
+            shelf,
+            lanes: (0..LANES).map(|_| tokio::sync::Mutex::default()).collect(),
+            long: tokio::sync::Mutex::default(),
+        })
     }
 
     /// Bytes that are kept now.
     pub fn bytes(&self) -> u64 {
         self.shelf.with(|kept| kept.bytes)
+    }
+
+    /// How long an object is, by what is kept or what the storage says.
+    ///
+    /// # Errors
+    /// [`StorageError`], also when it is not there.
+    pub async fn size(&self, key: &ObjectKey, id: &ChunkId) -> Result<u64, StorageError> {
+        if let Some(size) = self.shelf.size(id) {
+            return Ok(size);
+        }
+        let stat = self.inner.stat(key).await?;
+        stat.map(|stat| stat.size).ok_or_else(|| {
+            StorageError::new(self.inner.name(), StorageErrorKind::NotFound, format!("{key} is not there"))
+        })
+    }
+
+    /// A file with an object and its length, checked. One longer than [`CacheLimits::object_max`] comes in pieces and never
+    /// is in memory; `size` is its length by [`size`](Self::size).
+    ///
+    /// # Errors
+    /// [`StorageError`]; [`StorageErrorKind::Full`] when it is longer than all that may be kept.
+    pub async fn file(&self, key: &ObjectKey, id: ChunkId, size: u64) -> Result<(PathBuf, u64), StorageError> {
+        if size <= self.shelf.limits.object_max {
+            let bytes = self.read(key, id, None).await?;
+            return Ok((self.shelf.path(&id), bytes.len() as u64));
+        }
+        let mut long = self.long.lock().await;
+        let known = long.contains(&id);
+        let stands = self.blocking(move |shelf| shelf.stands(&id, size, known)).await?;
+        if !stands {
+            long.remove(&id);
+            self.bring(key, id, size).await?;
+        }
+        long.insert(id);
+        Ok((self.shelf.path(&id), size))
+    }
+
+    async fn bring(&self, key: &ObjectKey, id: ChunkId, size: u64) -> Result<(), StorageError> {
+        let failed = |kind, detail: String| StorageError::new(self.inner.name(), kind, detail);
+        if size > self.shelf.limits.bytes_max {
+            let detail = format!("{key} has {size} bytes, more than are kept here");
+            return Err(failed(StorageErrorKind::Full, detail));
+        }
+        let io = |error| StorageError::io(self.inner.name(), error);
+        let temp = self.shelf.folder.join(format!("{id}.new"));
+        let creating = temp.clone();
+        let mut file = self.blocking(move |_| fs::File::create(creating)).await?.map_err(io)?;
+        let mut hasher = blake3::Hasher::new();
+        let mut start = 0;
+        while start < size {
+            let end = (start + PIECE_BYTES).min(size);
+            let bytes = self.inner.get_range(key, Some(start..end)).await?;
+            if bytes.len() as u64 != end - start {
+                return Err(failed(StorageErrorKind::Damaged, format!("{key} has another length")));
+            }
+            let written = self.blocking(move |_| {
+                hasher.update_rayon(&bytes);
+                file.write_all(&bytes).map(|()| (file, hasher))
+            });
+            (file, hasher) = written.await?.map_err(io)?;
+            start = end;
+        }
+        if hasher.finalize().as_bytes() != id.as_bytes() {
+            return Err(failed(StorageErrorKind::Damaged, format!("{key} is not what its name says")));
+        }
+        self.blocking(move |shelf| shelf.take_in(&temp, id, size)).await?.map_err(io)
     }
 
     async fn blocking<T: Send + 'static>(

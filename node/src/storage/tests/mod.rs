@@ -5,6 +5,7 @@ mod model;
 mod recovery;
 mod registry;
 mod uploads;
+mod whole;
 mod withdrawal;
 
 use super::{fs::FsProvider, memory::MemoryProvider, *};
