@@ -1,10 +1,17 @@
 //! Cloud locations: devices with a credential are gateways, and serve the others.
 
 use crate::bucket::Bucket;
-use larder_test_servers::mock::{Drive, Fault, Kind};
+use larder_test_servers::{
+    mock::{Drive, Fault, Kind},
+    servers::WebDav,
+};
 use larder_tests::{Node, Settings, World, cluster, data, eventually, json};
 use serde_json::{Value, json};
-use std::{collections::BTreeSet, fs, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fs,
+    time::{Duration, SystemTime},
+};
 
 /// The copy of a content at a location, as `where` tells it.
 fn copy_at(answer: &Value, location: &str) -> Option<Value> {
@@ -381,4 +388,37 @@ fn the_custodian_takes_away_what_nothing_refers_to() {
     let target = second.path("film.mp4");
     second.ok(["get", &hash, "-o", target.to_str().unwrap()]);
     assert_eq!(data::hash(&target), hash);
+}
+
+/// What a killed test of a storage left goes when it is a day old; tests that are under way, and all else, stay.
+#[test]
+fn what_tests_of_a_storage_leave_goes() {
+    let world = World::new();
+    let gate = world.machine("gate");
+    gate.found();
+    let server = WebDav::start();
+    gate.ok(["profile", "add", "dav", "--provider", "webdav"]);
+    let lines = format!("username={}\npassword={}\n", server.user(), server.password());
+    gate.command(["credential", "set", "dav"]).stdin(lines).run().expect(0);
+    let address = server.endpoint().replace("http://", "webdav://");
+    gate.ok(["location", "add", "cloud", &address, "--profile", "dav"]);
+    gate.ok(["location", "test", "cloud"]);
+    let folder = server.files().join(".larder");
+    let names = || -> BTreeSet<String> {
+        let all = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap());
+        all.filter(|entry| entry.path().is_file()).map(|entry| entry.file_name().into_string().unwrap()).collect()
+    };
+    let own = names();
+    assert!(own.contains("location") && !own.iter().any(|name| name.starts_with("probe")), "{own:?}");
+
+    let now = SystemTime::now();
+    for (name, days) in [("probe", 2), ("probe-00", 2), ("probe-11", 0), ("location", 2), ("other", 2)] {
+        let file = fs::OpenOptions::new().append(true).create(true).open(folder.join(name)).unwrap();
+        file.set_modified(now - Duration::from_secs(days * 24 * 60 * 60)).unwrap();
+    }
+    gate.down();
+    gate.up();
+    let left: BTreeSet<String> = own.into_iter().chain(["probe-11", "other"].map(str::to_owned)).collect();
+    eventually("what is old goes", || if names() == left { Ok(()) } else { Err(names()) });
+    assert_eq!(gate.object(["location", "test", "cloud"])["state"], "connected");
 }

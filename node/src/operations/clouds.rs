@@ -231,8 +231,6 @@ pub(crate) async fn test(node: &Arc<Node>, name: &str) -> Result<LocationView, C
     };
     node.append(vec![serving(&row.location, usage).into()], Vec::new()).await?;
     node.note(Event::ok("location-test", &described.name).fact("id", described.id));
-    // What did not answer until now is opened anew: its file may have been replaced, or its login renewed.
-    node.clouds.renew(&described.id);
     refresh(node).await?;
     if let Some(cloud) = node.clouds.get(&described.id) {
         cloud.look();

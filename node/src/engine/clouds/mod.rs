@@ -92,13 +92,6 @@ impl Clouds {
         self.ready.notify_one();
     }
 
-    /// Closes a location whose storage was not there at the last look; [`refresh`] opens it again.
-    pub(crate) fn renew(&self, id: &LocationId) {
-        if self.get(id).is_some_and(|cloud| !cloud.may_be_there()) {
-            self.remove(id);
-        }
-    }
-
     fn remove(&self, id: &LocationId) {
         if let Some(before) = self.clouds.write().unwrap_or_else(PoisonError::into_inner).remove(id) {
             before.close();

@@ -5,7 +5,11 @@ use crate::storage::{StorageError, StorageErrorKind};
 use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError, Weak},
 };
+
+/// The files that this process has open.
+static OPEN: Mutex<Vec<Weak<OpenFile>>> = Mutex::new(Vec::new());
 
 /// The file that the connections have open. SQLite goes on with one that was moved away or deleted, and nobody would find again
 /// what it stores there.
@@ -16,16 +20,26 @@ pub(super) struct OpenFile {
 }
 
 impl OpenFile {
-    /// The one at a path now.
-    pub(super) fn of(path: &Path) -> Result<Self, StorageError> {
-        Ok(Self { path: path.to_owned(), identity: identity(path).ok_or_else(gone)? })
-    }
-
-    /// Fails where a log stands without its file, which was moved away: a new file in its place would have SQLite delete the log.
-    pub(super) fn check_log(path: &Path) -> Result<(), StorageError> {
+    /// Whether a file may be opened, or made.
+    ///
+    /// Not while another one of that path is open here, and not where a log stands without its file, which was moved away: SQLite
+    /// would write the log of the one into the other, or delete it.
+    pub(super) fn may_open(path: &Path) -> Result<(), StorageError> {
+        let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|file| file.strong_count() > 0);
+        for file in open.iter().filter_map(Weak::upgrade).filter(|file| file.path == path) {
+            file.check()?;
+        }
         let mut log = path.as_os_str().to_owned();
         log.push("-wal");
         if !path.exists() && Path::new(&log).exists() { Err(gone()) } else { Ok(()) }
+    }
+
+    /// The one at a path, which was opened.
+    pub(super) fn of(path: &Path) -> Result<Arc<Self>, StorageError> {
+        let file = Arc::new(Self { path: path.to_owned(), identity: identity(path).ok_or_else(gone)? });
+        OPEN.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&file));
+        Ok(file)
     }
 
     /// Fails unless it still stands at its path.
@@ -35,7 +49,7 @@ impl OpenFile {
             Some(_) => Err(StorageError::new(
                 NAME,
                 StorageErrorKind::Unavailable,
-                "another file stands in the place of the file",
+                "another file stands in the place of the one that is open; stop the node first",
             )),
             None => Err(gone()),
         }

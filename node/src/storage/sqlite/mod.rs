@@ -216,11 +216,11 @@ impl SqliteProvider {
         if !folder {
             return Err(StorageError::new(NAME, StorageErrorKind::Unavailable, "the folder is not there"));
         }
-        OpenFile::check_log(path)?;
+        OpenFile::may_open(path)?;
         let mut writer = connect(path)?;
         prepare(&mut writer)?;
         let reader = connect(path)?;
-        let file = Arc::new(OpenFile::of(path)?);
+        let file = OpenFile::of(path)?;
         Ok(Self { file, writer: Arc::new(Mutex::new(writer)), reader: Arc::new(Mutex::new(reader)) })
     }
 

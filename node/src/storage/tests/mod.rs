@@ -72,6 +72,7 @@ async fn a_sqlite_file_that_was_moved_away_takes_nothing() {
     assert!(sqlite::SqliteProvider::open(&file).is_err() && !file.exists());
     std::fs::copy(&away, &file).unwrap();
     assert_eq!(put(&keys[1]).await.unwrap_err().kind, StorageErrorKind::Unavailable, "another file");
+    assert!(sqlite::SqliteProvider::open(&file).is_err(), "not while the log is the other one's");
     std::fs::rename(&away, &file).unwrap();
     put(&keys[2]).await.unwrap();
     drop(provider);
