@@ -261,6 +261,30 @@ pub(crate) enum LocationCommand {
         /// Its name or id.
         location: String,
     },
+    /// Say which devices and roles may read, store and delete there.
+    ///
+    /// WHO is a role (admin, writer, reader), a device, `everyone` or `nobody`; several are separated by commas.
+    Allow(LocationAllowArgs),
+    /// Show or set where new files go when no location is named.
+    ///
+    /// It is a setting of this device. A cloud location is tried before it becomes the default.
+    Default {
+        /// Name or id of the location to set.
+        #[arg(conflicts_with = "unset")]
+        location: Option<String>,
+        /// Forget what was set.
+        #[arg(long)]
+        unset: bool,
+    },
+    /// Change the name, purposes or settings of a location.
+    Set(LocationSetArgs),
+    /// Show or hand over who alone deletes in a cloud location.
+    Custodian {
+        /// Name or id of the location.
+        location: String,
+        /// Name or id of the device that shall do it from now on.
+        device: Option<String>,
+    },
     /// Forget a location; its files stay as they are.
     Remove {
         /// Its name or id.
@@ -290,9 +314,49 @@ pub(crate) struct LocationAddArgs {
     /// Store unencrypted files with a cloud service.
     #[arg(long)]
     pub(crate) trust_store: bool,
+    /// A setting of its cloud, before the profile's; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_setting)]
+    pub(crate) set: Vec<(String, String)>,
     /// Index it at once.
     #[arg(long)]
     pub(crate) scan: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LocationAllowArgs {
+    /// Its name or id.
+    pub(crate) location: String,
+    /// Who gets the bytes of what is there.
+    #[arg(long, value_name = "WHO,...", value_delimiter = ',')]
+    pub(crate) read: Option<Vec<String>>,
+    /// Who stores there, or asks for it.
+    #[arg(long, value_name = "WHO,...", value_delimiter = ',')]
+    pub(crate) write: Option<Vec<String>>,
+    /// Who deletes there, or asks for it.
+    #[arg(long, value_name = "WHO,...", value_delimiter = ',')]
+    pub(crate) delete: Option<Vec<String>>,
+    /// Let everybody do again what the role allows.
+    #[arg(long, conflicts_with_all = ["read", "write", "delete"], required_unless_present_any = ["read", "write", "delete"])]
+    pub(crate) everyone: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("change").required(true).multiple(true))]
+pub(crate) struct LocationSetArgs {
+    /// Its name or id.
+    pub(crate) location: String,
+    /// How to call it from now on.
+    #[arg(long, value_name = "NAME", group = "change")]
+    pub(crate) name: Option<String>,
+    /// What it is for, in place of what was said; may be repeated.
+    #[arg(long = "purpose", value_enum, group = "change")]
+    pub(crate) purposes: Vec<PurposeArg>,
+    /// It is for nothing in particular.
+    #[arg(long, conflicts_with = "purposes", group = "change")]
+    pub(crate) no_purpose: bool,
+    /// A setting of its cloud, before the profile's; without a value the profile's again.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_setting, group = "change")]
+    pub(crate) set: Vec<(String, String)>,
 }
 
 /// What a location is for.
@@ -371,7 +435,7 @@ pub(crate) enum CredentialCommand {
     /// Keep this device's credential for a profile, from stdin.
     ///
     /// Gives name=value lines on stdin; `provider list` shows the names. The storage is tried with it before it is kept,
-    /// where the profile says enough to find it.
+    /// and with every location of the profile that there is.
     Set {
         /// Name of the profile.
         profile: String,
@@ -541,6 +605,9 @@ pub(crate) struct UrlArgs {
     /// How long it is good for, at most 7d.
     #[arg(long, default_value = "1h", value_parser = parse_url_ttl)]
     pub(crate) ttl: Duration,
+    /// Never an address of the storage: one that this device serves.
+    #[arg(long)]
+    pub(crate) local: bool,
 }
 
 fn parse_url_ttl(text: &str) -> Result<Duration, String> {
@@ -569,10 +636,16 @@ pub(crate) enum CatalogCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct RebuildArgs {
-    /// Folder of a sealed location: its files are written to --to by the recovery words alone, on any machine.
-    #[arg(long, value_name = "FOLDER", requires_all = ["recovery", "to"])]
+    /// Folder or address of a sealed location: its files are written to --to, on any machine.
+    #[arg(long, value_name = "FOLDER|ADDRESS", requires_all = ["recovery", "to"])]
     pub(crate) from: Option<PathBuf>,
-    /// The recovery words, read from FILE or, with '-', from stdin.
+    /// A setting of the address's storage; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_setting, requires = "from")]
+    pub(crate) set: Vec<(String, String)>,
+    /// The recovery words, from FILE or, with '-', from stdin.
+    ///
+    /// Lines with '=' are the credential of the storage, name=value; `provider list` shows the names. The other lines are
+    /// the words.
     #[arg(long, value_name = "FILE", requires = "from")]
     pub(crate) recovery: Option<PathBuf>,
     /// Folder to write the files into; made when it is missing, and nothing in it is replaced.

@@ -45,11 +45,13 @@ pub(crate) fn exit_code(kind: ErrorKind) -> u8 {
         K::Interrupted => INTERRUPTED,
         K::AmbiguousReference
         | K::InviteUnreachable
+        | K::InviteBusy
         | K::NameForbidden
         | K::NoSource
         | K::AuditBroken
         | K::Damaged
         | K::Changed
+        | K::CredentialsBroken
         | K::DiskFull
         | K::Io
         | K::NotWritable
@@ -79,10 +81,14 @@ fn message(error: &ControlError) -> String {
         K::InviteBurnt => "the invite code was tried wrongly too often and is burnt".to_owned(),
         K::WordsDiffer => "the words on the two screens were not said to be the same; nobody was let in".to_owned(),
         K::InviteUnreachable => "the inviting device does not answer".to_owned(),
+        K::InviteBusy => {
+            "the inviting device takes no tries right now: there were too many in the last minute".to_owned()
+        }
         K::NotAllowed => format!("this device may not do that: {subject}"),
         K::OwnDevice => format!("'{subject}' is this device, which cannot do that to itself"),
         K::RecoveryWrong => "these are not the recovery words of this group".to_owned(),
         K::WrongPassphrase => "wrong passphrase; the credentials stay locked".to_owned(),
+        K::CredentialsBroken => "the credentials of this device cannot be used".to_owned(),
         K::CredentialsLocked => "the credentials of this device are locked".to_owned(),
         K::CredentialRefused => format!("the storage of '{subject}' does not take this credential; nothing was kept"),
         K::CredentialUntested => format!("the storage of '{subject}' could not be tried; nothing was kept"),
@@ -91,6 +97,7 @@ fn message(error: &ControlError) -> String {
         K::InUse => format!("'{subject}' is still in use"),
         K::NameTaken => format!("the name '{subject}' is taken"),
         K::LocationExists => format!("{subject} already belongs to a location"),
+        K::LocationOffline if is_address(subject) => format!("'{subject}' cannot be reached now"),
         K::LocationOffline => format!("'{subject}' is not proven to be there; nothing was marked missing"),
         K::LocationSuspicious => format!("too much vanished from '{subject}' at once; nothing was marked missing"),
         K::NeedsLogin => format!("the credential of '{subject}' is missing or not accepted"),
@@ -134,10 +141,12 @@ fn hint(error: &ControlError) -> &'static str {
         K::InviteUnreachable => {
             "check that its node runs, that this machine can reach it, and that 'larder invite list' there still shows it open"
         }
+        K::InviteBusy => "wait a minute and join with the same code",
         K::NotAllowed => "ask an admin of the group",
         K::OwnDevice => "run it on another device of the group",
         K::RecoveryWrong => "give the 24 words that 'larder init' showed, in their order",
         K::WrongPassphrase => "try again with 'larder credential unlock'",
+        K::CredentialsBroken => "'larder doctor' says what to do",
         K::CredentialsLocked => "run 'larder credential unlock'",
         K::CredentialRefused => "check its values and what they permit, or log in again with 'larder connect'",
         K::CredentialUntested => "check the address and the network, or keep it untested with --no-test",
@@ -148,6 +157,7 @@ fn hint(error: &ControlError) -> &'static str {
         K::InUse => "see 'larder location list'",
         K::NameTaken => "choose another name",
         K::LocationExists => "see 'larder location list'",
+        K::LocationOffline if is_address(&error.subject) => "check the address and the network, then try again",
         K::LocationOffline => "plug it in or mount it, then run 'larder index' again",
         K::LocationSuspicious => "if the files are really gone, run 'larder index --accept-loss'",
         K::NeedsLogin => "run 'larder credential set PROFILE' or 'larder connect', then 'larder location test'",
@@ -172,21 +182,30 @@ fn hint(error: &ControlError) -> &'static str {
 
 /// Prints an error to stderr, as JSON where that was asked for.
 pub(crate) fn print(error: &ControlError, as_json: bool) {
+    print_with(error, hint(error), as_json);
+}
+
+/// The same with another hint, where the usual one does not fit what is being done.
+pub(crate) fn print_with(error: &ControlError, hint: &str, as_json: bool) {
     if as_json {
         let body = json!({
             "error": {
                 "kind": error.kind,
                 "subject": error.subject,
                 "message": full_message(error),
-                "hint": hint(error),
+                "hint": hint,
                 "retry": error.retry,
             }
         });
         eprintln!("{body}");
     } else {
         eprintln!("larder: {}", crate::render::escape(&full_message(error)));
-        eprintln!("  {}", hint(error));
+        eprintln!("  {hint}");
     }
+}
+
+fn is_address(subject: &str) -> bool {
+    subject.contains("://")
 }
 
 fn full_message(error: &ControlError) -> String {

@@ -63,7 +63,7 @@ pub use control::connect as connect_control;
 #[cfg(feature = "network")]
 pub use doctor::{Examined, examine};
 #[cfg(feature = "network")]
-pub use recover::recover;
+pub use recover::{Source, recover};
 #[cfg(feature = "network")]
 pub use repair::{check_audit, rebuild_catalog, refuse_rolled_back};
 #[cfg(feature = "network")]

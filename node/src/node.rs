@@ -203,7 +203,8 @@ impl Node {
         let first = *listen.first().ok_or_else(|| {
             ControlError::new(ErrorKind::BadRequest, "network.listen").detail("at least one address is needed")
         })?;
-        let holdings = Arc::new(Holdings::new(catalog.clone(), places.clone(), clouds.clone(), keys.device()));
+        let holdings =
+            Arc::new(Holdings::new(catalog.clone(), places.clone(), clouds.clone(), members.clone(), keys.device()));
         let ports = remembered(&catalog, first).map_err(errors::catalog)?;
         let data = bind_data(home, &keys, &members, &holdings, first, ports)?;
         let listen_control = listen

@@ -195,13 +195,14 @@ fn refusal(error: JoinError) -> ControlError {
         JoinError::Refused(Refusal::Expired) => ErrorKind::InviteExpired,
         JoinError::Refused(Refusal::Revoked) => ErrorKind::InviteRevoked,
         JoinError::Refused(Refusal::Burnt) => ErrorKind::InviteBurnt,
-        JoinError::Refused(Refusal::Busy) | JoinError::Unreachable(_) => ErrorKind::InviteUnreachable,
+        JoinError::Refused(Refusal::Busy) => ErrorKind::InviteBusy,
+        JoinError::Unreachable(_) => ErrorKind::InviteUnreachable,
         JoinError::Ticket(_) => ErrorKind::InviteMalformed,
         JoinError::WordsDiffer => ErrorKind::WordsDiffer,
         JoinError::Handshake(_) => ErrorKind::InviteWrong,
         JoinError::Setup(_) => ErrorKind::Internal,
     };
-    let retry = kind == ErrorKind::InviteUnreachable;
+    let retry = matches!(kind, ErrorKind::InviteUnreachable | ErrorKind::InviteBusy);
     let detail = match &error {
         JoinError::Refused(_) | JoinError::WordsDiffer => String::new(),
         other => other.to_string(),

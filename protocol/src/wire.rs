@@ -82,6 +82,10 @@ pub const TYPES: &[WireType] = types![
     log::SignedHeader,
     record::Checkpoint,
     record::Gateway,
+    record::Access,
+    record::Custodian,
+    seal::SnapshotIndex,
+    seal::MembershipCopy,
     vault::VaultRequest,
     vault::VaultAnswer,
 ];

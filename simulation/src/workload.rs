@@ -7,8 +7,8 @@ use larder_protocol::{
     id::{ContentId, LocationId},
     path::RelPath,
     record::{
-        Entry, EntryValue, File, GoneReason, Location, LocationState, Name, Profile, Purposes, Record, Storage,
-        StorageState,
+        Entry, EntryValue, File, GoneReason, Location, LocationState, Name, Profile, Purposes, Record, Settings,
+        Storage, StorageState,
     },
     time::Timestamp,
 };
@@ -50,6 +50,7 @@ impl Place {
             purposes: Purposes::default(),
             read_only: false,
             trust_store: false,
+            settings: Settings::default(),
             removed: false,
         }
         .into()

@@ -71,6 +71,15 @@ fn a_restored_device_that_rebuilds_before_it_asks_forks_and_heals() {
     }
 }
 
+/// The power went while a catalog was opened, between replaying a checkpoint from the segments and looking for rows that rest
+/// on what it lets go. The next opening had nothing to replay, and a deleted file's old row stood there for good. The quick
+/// test of the same is `what_was_let_go_has_no_row_whenever_an_opening_is_cut_off` of the catalog.
+#[test]
+fn an_opening_that_is_cut_off_is_finished_by_the_next() {
+    let scenario = Scenario { seed: 100_000_034, nodes: 20, faults: "all".parse().unwrap(), ..Scenario::default() };
+    assert_eq!(run(scenario).broken, None, "{scenario}");
+}
+
 /// What is planted is planted for the whole process: one test at a time.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 

@@ -34,6 +34,8 @@ const KINDS: &[Kind] = &[
     ("device keys", |path| path == "home/keys/device.key", Harm::Named),
     ("membership and epoch keys", |path| path == "home/keys/membership.log", Harm::Named),
     ("key of signed addresses", |path| path == "home/keys/url.key", Harm::None),
+    ("credentials", |path| path == "home/keys/credentials.sealed", Harm::None),
+    ("key of the credentials", |path| path.starts_with("home/keys/credentials-"), Harm::None),
     ("catalog", |path| path == "home/catalog/catalog.redb", Harm::None),
     ("log segments", |path| path.starts_with("home/catalog/log/") && !path.contains("/local/"), Harm::Part),
     ("local log", |path| path.starts_with("home/catalog/log/local/"), Harm::None),
@@ -163,6 +165,9 @@ fn prepare(world: &World) -> Sound {
     desktop.knows(&film);
     desktop.ok(["get", &film, &kept, "-o", desktop.folder("got").to_str().unwrap()]);
     desktop.ok(["ensure", &kept, "--at", "sealed too"]);
+    for (node, profile) in [(&laptop, "archive"), (&desktop, "office")] {
+        node.keep_credential(profile);
+    }
     larder_tests::eventually("both agree", || {
         let digests = [laptop.digest(), desktop.digest()];
         if digests[0] == digests[1] { Ok(()) } else { Err(digests) }
@@ -244,6 +249,10 @@ fn one(sound: &Sound, kind: usize, seed: u64) {
     has_words(&node.run(["find", "film"]), &context);
     has_words(&node.run(["index", "photos"]), &context);
     node.down();
+    if kind_name.contains("credentials") {
+        let found = node.run(["doctor"]).objects();
+        assert!(found.iter().any(|finding| finding["kind"] == "credentials"), "{context}: {found:?}");
+    }
     let verified = node.run(["log", "--verify"]);
     has_words(&verified, &context);
     if kind_name == "audit log" {

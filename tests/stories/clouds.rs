@@ -1,12 +1,10 @@
 //! Cloud locations: devices with a credential are gateways, and serve the others.
 
-use larder_test_servers::{
-    mock::{Fault, Kind, Protocol, Proxy},
-    servers::SeaweedS3,
-};
+use crate::bucket::Bucket;
+use larder_test_servers::mock::{Drive, Fault, Kind};
 use larder_tests::{Node, World, data, eventually, json};
 use serde_json::{Value, json};
-use std::{collections::BTreeSet, fs};
+use std::{collections::BTreeSet, fs, time::Duration};
 
 /// The copy of a content at a location, as `where` tells it.
 fn copy_at(answer: &Value, location: &str) -> Option<Value> {
@@ -94,55 +92,6 @@ fn unencrypted_files_go_to_a_cloud_only_when_somebody_says_so() {
     gate.ok(["location", "remove", "cloud", "--yes"]);
     let again = gate.object(["location", "add", "again", &address]);
     assert_eq!(again["id"], added["id"]);
-}
-
-/// A bucket that is reached by way of a proxy, which sees every request.
-struct Bucket {
-    server: SeaweedS3,
-    proxy: Proxy,
-    name: String,
-}
-
-impl Bucket {
-    fn new() -> Self {
-        let server = SeaweedS3::start();
-        let proxy = Proxy::start(Protocol::S3, server.endpoint());
-        let name = server.bucket();
-        Self { server, proxy, name }
-    }
-
-    fn address(&self) -> String {
-        format!("s3://{}/some/prefix", self.name)
-    }
-
-    /// Gives a device the group's profile, unless it has it, and a credential of its own.
-    fn profile(&self, node: &Node, add: bool) {
-        if add {
-            let endpoint = format!("endpoint={}", self.proxy.endpoint());
-            let profile = ["profile", "add", "archive", "--provider", "s3", "--encrypted", "--chunked"];
-            node.ok(profile.iter().chain(&["--set", &endpoint]));
-        }
-        let (id, secret) = (self.server.access_key(), self.server.secret_key());
-        let lines = format!("access_key_id={id}\nsecret_access_key={secret}\n");
-        node.command(["credential", "set", "archive"]).stdin(lines).run().expect(0);
-    }
-
-    /// The keys of all objects that were put for good, one for each time.
-    fn puts(&self) -> Vec<String> {
-        let done = self.proxy.log().of(Kind::Put).into_iter().filter(|entry| entry.status == Some(200));
-        done.map(|entry| entry.target).filter(|target| target.contains("/objects/")).collect()
-    }
-
-    /// Bytes that were sent.
-    fn sent(&self) -> usize {
-        self.proxy.log().all().iter().map(|entry| entry.body_len).sum()
-    }
-
-    #[track_caller]
-    fn put_nothing_twice(&self) {
-        let puts = self.puts();
-        assert_eq!(puts.iter().collect::<BTreeSet<_>>().len(), puts.len(), "{puts:#?}");
-    }
 }
 
 fn gateways(shown: &Value) -> BTreeSet<&str> {
@@ -259,4 +208,124 @@ fn a_cloud_that_does_not_answer_slows_nothing_else() {
         assert!(copy_at(&answer, "quick").is_some() && copy_at(&answer, "slow").is_none(), "{answer:#}");
     }
     waits.kill();
+}
+
+/// What a device without a way to the storage is told to do about a copy.
+#[track_caller]
+fn told(node: &Node, content: &str, text: &str) {
+    node.eventually_where(content, |answer| {
+        copy_at(answer, "cloud").is_some_and(|copy| copy["action"].as_str().is_some_and(|action| action.contains(text)))
+    });
+}
+
+/// The state of a location follows its storage and its credential, on every device, and nobody has to start anything again.
+#[test]
+fn states_follow_the_credential_and_the_storage() {
+    let world = World::new();
+    let [gate, phone] = world.group(["gate", "phone"]);
+    let bucket = Bucket::new();
+    bucket.profile(&gate, true);
+    gate.ok(["location", "add", "cloud", &bucket.address(), "--profile", "archive"]);
+    let files = gate.folder("files");
+    let note = data::file(&files.join("note.txt"), 2, 100_000);
+    gate.add("files", &files);
+    gate.ok(["ensure", &note, "--at", "cloud"]);
+    stands(&phone, "cloud", "connected");
+
+    gate.ok(["credential", "remove", "archive"]);
+    for node in [&gate, &phone] {
+        let shown = stands(node, "cloud", "needs-login");
+        assert_eq!(shown["gateways"][0]["next"], "larder credential set archive", "{shown:#}");
+        told(node, &note, "run 'larder credential set archive' on gate");
+    }
+    bucket.profile(&gate, false);
+    for node in [&gate, &phone] {
+        stands(node, "cloud", "connected");
+        node.eventually_where(&note, |answer| copy_at(answer, "cloud").is_some_and(|copy| copy["reachable"] == true));
+    }
+
+    for kind in [Kind::Put, Kind::Stat, Kind::Download, Kind::List] {
+        bucket.proxy.faults().every(kind, Fault::Reset);
+    }
+    gate.fails(3, "location-offline", ["location", "test", "cloud"]);
+    for node in [&gate, &phone] {
+        let shown = stands(node, "cloud", "offline");
+        assert!(shown["gateways"][0].get("next").is_none(), "{shown:#}");
+        told(node, &note, "does not answer");
+    }
+    bucket.proxy.faults().clear();
+    for node in [&gate, &phone] {
+        stands(node, "cloud", "connected");
+    }
+}
+
+/// A login that was taken back at the service: everybody hears it, with the command that brings a new one.
+#[test]
+fn a_login_that_was_taken_back_is_asked_for_again() {
+    let world = World::new();
+    let [gate, phone] = world.group(["gate", "phone"]);
+    let drive = Drive::start();
+    drive.oauth().set_device_interval(Duration::from_secs(1));
+    let base = drive.base();
+    let [api, accounts, oauth] = ["api", "accounts", "oauth"].map(|setting| format!("{setting}={base}"));
+    let profile =
+        ["profile", "add", "mine", "--provider", "gdrive", "--set", &api, "--set", &accounts, "--set", &oauth];
+    gate.ok(profile);
+    let connect = || {
+        let secret =
+            drive.oauth().client_secret().map_or_else(String::new, |secret| format!("client_secret={secret}\n"));
+        let client = format!("client_id={}\n{secret}", drive.oauth().client_id());
+        let mut running = gate.command(["connect", "google", "--device-code"]).stdin(client).start();
+        let asked = running.next_object();
+        assert!(drive.oauth().enter_code(json::text(&asked, "user_code"), true));
+        running.wait().expect(0);
+    };
+    connect();
+    let added = gate.object(["location", "add", "cloud", "gdrive:///Larder", "--profile", "mine"]);
+    assert!(added["used"].is_u64() && added["total"].is_u64(), "{added:#}");
+    let shown = stands(&phone, "cloud", "connected");
+    assert_eq!(shown["total"], added["total"], "the gateway told it: {shown:#}");
+    let table = phone.bare_command(["location", "list"]).run().expect(0).text();
+    assert!(table.contains("USED") && table.contains("connected"), "{table}");
+
+    drive.oauth().withdraw();
+    gate.fails(5, "needs-login", ["location", "test", "cloud"]);
+    for node in [&gate, &phone] {
+        let shown = stands(node, "cloud", "needs-login");
+        assert_eq!(shown["gateways"][0]["next"], "larder connect google --profile mine", "{shown:#}");
+    }
+    connect();
+    for node in [&gate, &phone] {
+        stands(node, "cloud", "connected");
+    }
+}
+
+/// A file of objects that somebody moves away takes nothing more, and counts again when it is back.
+#[test]
+fn a_sqlite_file_that_is_moved_away_and_back() {
+    let world = World::new();
+    let gate = world.machine("gate");
+    gate.found();
+    let (path, away) = (gate.path("objects.db"), gate.path("away.db"));
+    gate.ok(["location", "add", "cloud", &format!("sqlite://{}", path.display())]);
+    let files = gate.folder("files");
+    let [first, second] = [1, 2].map(|seed| data::file(&files.join(format!("{seed}.txt")), seed, 10_000));
+    gate.add("files", &files);
+    gate.ok(["ensure", &first, "--at", "cloud"]);
+    fs::rename(&path, &away).unwrap();
+    assert_ne!(gate.run(["ensure", &second, "--at", "cloud"]).code(), Some(0));
+    stands(&gate, "cloud", "offline");
+    fs::rename(&away, &path).unwrap();
+    gate.ok(["location", "test", "cloud"]);
+    stands(&gate, "cloud", "connected");
+    gate.ok(["ensure", &second, "--at", "cloud"]);
+    gate.down();
+    gate.up();
+    fs::remove_dir_all(&files).unwrap();
+    for content in [&first, &second] {
+        let target = gate.path("back");
+        gate.ok(["get", content, "-o", target.to_str().unwrap()]);
+        assert_eq!(data::hash(&target), *content);
+        fs::remove_file(&target).unwrap();
+    }
 }

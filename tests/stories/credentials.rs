@@ -141,6 +141,41 @@ fn a_credential_is_tried_before_it_is_kept() {
     assert!(kept(&laptop).is_empty());
 }
 
+/// Where only the address of a location names the bucket, the location is what a credential is tried with.
+#[test]
+fn a_credential_is_tried_with_the_locations_of_its_profile() {
+    let world = World::new();
+    let [laptop, desktop] = world.group(["laptop", "desktop"]);
+    let server = SeaweedS3::start();
+    let endpoint = format!("endpoint={}", server.endpoint());
+    laptop.ok(["profile", "add", "archive", "--provider", "s3", "--set", &endpoint]);
+    let lines = |secret: &str| format!("access_key_id={}\nsecret_access_key={secret}\n", server.access_key());
+    let set = |node: &Node, secret: &str| node.command(["credential", "set", "archive"]).stdin(lines(secret)).run();
+    // Nothing to try it with: it is kept, and says so.
+    let first = set(&laptop, server.secret_key()).expect(0).object();
+    assert_eq!(first["tested"], false, "{first:#}");
+    assert!(json::text(&first, "next").starts_with("larder location add"), "{first:#}");
+    for (name, bucket) in [("one", server.bucket()), ("two", server.bucket())] {
+        laptop.ok(["location", "add", name, &format!("s3://{bucket}/some"), "--profile", "archive"]);
+    }
+    let wrong = set(&laptop, "canary-wrong").expect(5);
+    assert_eq!(wrong.error_kind().as_deref(), Some("credential-refused"), "{wrong:?}");
+    assert!(wrong.stderr.contains("one") && !wrong.stderr.contains("canary-wrong"), "{wrong:?}");
+    let good = set(&laptop, server.secret_key()).expect(0).object();
+    assert_eq!((&good["tested"], good.get("next")), (&true.into(), None), "{good:#}");
+    // Another device: refused, taken, and then a gateway by the command that is named.
+    desktop.knows_location("two");
+    set(&desktop, "canary-wrong").expect(5);
+    assert!(kept(&desktop).is_empty());
+    let taken = set(&desktop, server.secret_key()).expect(0).object();
+    assert_eq!((&taken["tested"], json::text(&taken, "next")), (&true.into(), "larder location test one"));
+    assert_eq!(desktop.object(["location", "test", "one"])["state"], "connected");
+    // Nobody answers: nothing is replaced.
+    drop(server);
+    let away = desktop.command(["credential", "set", "archive"]).stdin("access_key_id=a\nsecret_access_key=b\n").run();
+    assert_eq!(away.expect(1).error_kind().as_deref(), Some("credential-untested"));
+}
+
 #[test]
 fn logins_are_kept_and_refused_ones_are_not() {
     let world = World::new();

@@ -177,6 +177,53 @@ fn what_is_stored() {
     well(&node);
 }
 
+/// Credentials that cannot be used are named; that they wait for a passphrase only where a node runs without them.
+#[test]
+fn credentials() {
+    const PASSPHRASE: &str = "correct horse battery";
+    let world = World::new();
+    let node = filled(&world);
+    node.keep_credential("archive");
+    well(&node);
+    let say = |args: &[&str]| node.command(args).stdin(format!("{PASSPHRASE}\n")).run().expect(0);
+
+    node.down();
+    let keys = node.home().join("keys");
+    let sealed = keys.join("credentials.sealed");
+    let named = |path: &&std::path::PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with("credentials-");
+    let key = data::files(&keys).iter().find(named).unwrap().clone();
+    for path in [&sealed, &key] {
+        let whole = fs::read(path).unwrap();
+        for start in [false, true] {
+            change(path, |bytes| *bytes.last_mut().unwrap() ^= 1);
+            if start {
+                node.up();
+            }
+            finds(&node, "credentials", "credentials");
+            if start {
+                node.fails(1, "credentials-broken", ["credential", "list"]);
+                node.down();
+            }
+            fs::write(path, &whole).unwrap();
+        }
+    }
+    let aside = node.path("aside.key");
+    fs::rename(&key, &aside).unwrap();
+    finds(&node, "credentials", "gone");
+    fs::rename(&aside, &key).unwrap();
+    well(&node);
+
+    node.up();
+    say(&["credential", "protect", "--by", "passphrase"]);
+    well(&node);
+    node.down();
+    well(&node);
+    node.up();
+    finds(&node, "credentials-locked", "passphrase");
+    say(&["credential", "unlock"]);
+    well(&node);
+}
+
 #[test]
 fn locations() {
     let world = World::new();

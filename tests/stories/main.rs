@@ -3,8 +3,10 @@
 //! Every story runs real nodes in homes of its own, on loopback, and asks them through the command line alone.
 
 mod absence;
+mod access;
 mod audit;
 mod bitrot;
+mod bucket;
 mod cli;
 mod clocks;
 mod clouds;
@@ -18,6 +20,7 @@ mod forks;
 mod get;
 mod gossip_modes;
 mod kills;
+mod matrix;
 mod moves;
 mod offline;
 mod pair;

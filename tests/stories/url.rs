@@ -1,6 +1,11 @@
 //! `url`: addresses that a program of this machine reads, for a while, and pages of other sites do not.
 
-use larder_tests::{Node, World, data, json};
+use larder_test_servers::{
+    http::{Answer as Told, Call},
+    servers::SeaweedS3,
+};
+use larder_tests::{Node, World, data, eventually, json};
+use serde_json::Value;
 use std::{
     fs,
     io::{Read, Write},
@@ -16,10 +21,10 @@ fn parts(url: &str) -> (&str, &str) {
     rest.split_at(rest.find('/').expect("a path"))
 }
 
-struct Answer {
+pub(crate) struct Answer {
     status: u16,
     head: String,
-    body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Answer {
@@ -55,7 +60,8 @@ fn url(node: &Node, reference: &str) -> String {
     json::text(&view, "url").to_owned()
 }
 
-fn range(url: &str, first: u64, last: u64) -> Answer {
+/// Some bytes of what an address gives.
+pub(crate) fn range(url: &str, first: u64, last: u64) -> Answer {
     read(url, "GET", &format!("Range: bytes={first}-{last}\r\n"))
 }
 
@@ -78,7 +84,14 @@ fn ranges_of_a_file_in_place() {
     assert_eq!(whole.header("content-type"), Some("video/mp4"));
     assert_eq!(whole.header("content-disposition"), Some("inline; filename*=UTF-8''summer%20film.mp4"));
     assert!(whole.header("content-security-policy").is_some_and(|policy| policy.contains("sandbox")), "{}", whole.head);
-    assert_eq!(whole.header("x-content-type-options"), Some("nosniff"));
+    for (name, value) in [
+        ("x-content-type-options", "nosniff"),
+        ("cache-control", "private, no-store"),
+        ("referrer-policy", "no-referrer"),
+        ("cross-origin-resource-policy", "same-origin"),
+    ] {
+        assert_eq!(whole.header(name), Some(value), "{name}");
+    }
     let tag = whole.header("etag").expect("a tag").to_owned();
     assert!(!hash.contains(tag.trim_matches('"')));
 
@@ -191,4 +204,146 @@ fn slow_heads_do_not_keep_others_out() {
         stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: ").as_bytes()).unwrap();
     }
     assert_eq!(read(&address, "GET", "").body, b"mine");
+}
+
+/// A bucket for profiles of this device, which differ in how they store.
+struct Bucket {
+    server: SeaweedS3,
+    name: String,
+}
+
+impl Bucket {
+    fn new() -> Self {
+        let server = SeaweedS3::start();
+        let name = server.bucket();
+        Self { server, name }
+    }
+
+    /// Adds a location and the profile that it needs, both of that name.
+    fn location(&self, node: &Node, name: &str, profile: &[&str]) {
+        let endpoint = format!("endpoint={}", self.server.endpoint());
+        node.ok(["profile", "add", name, "--provider", "s3", "--set", &endpoint].iter().chain(profile));
+        let (id, secret) = (self.server.access_key(), self.server.secret_key());
+        let lines = format!("access_key_id={id}\nsecret_access_key={secret}\n");
+        node.command(["credential", "set", name]).stdin(lines).run().expect(0);
+        let address = format!("s3://{}/{name}", self.name);
+        let trust = if profile.contains(&"--no-encrypted") { &["--trust-store"][..] } else { &[] };
+        node.ok(["location", "add", name, &address, "--profile", name].iter().chain(trust));
+    }
+}
+
+fn kind_of<'a>(view: &'a Value, kind: &str) -> &'a str {
+    assert_eq!(view["kind"], kind, "{view:#}");
+    json::text(view, "url")
+}
+
+fn fetch(url: &str, first: u64, last: u64) -> Told {
+    Call::new("GET", url).header("range", format!("bytes={first}-{last}")).go()
+}
+
+/// What lies bare in a bucket is read from there: by an address that the storage checks, or by one of this device that leads to
+/// a fresh one each time.
+#[test]
+fn what_lies_bare_in_a_bucket_is_read_from_there() {
+    let world = World::new();
+    let [gate, phone] = world.group(["gate", "phone"]);
+    let bucket = Bucket::new();
+    bucket.location(&gate, "open", &["--no-encrypted", "--no-chunked"]);
+    let films = gate.folder("films");
+    let film = films.join("film.mp4");
+    let hash = data::file(&film, 1, SIZE);
+    let other = data::file(&films.join("other.mp4"), 2, 1_000);
+    gate.add("films", &films);
+    for content in [&hash, &other] {
+        gate.ok(["ensure", content, "--at", "open"]);
+    }
+
+    // Whoever has it reads that one object, and does nothing else.
+    let view = gate.object(["url", "open:film.mp4"]);
+    let address = kind_of(&view, "presigned").to_owned();
+    json::is_time(&view, "expires_at");
+    assert!(address.starts_with(&bucket.server.endpoint()) && address.contains("X-Amz-Expires=3600"), "{address}");
+    assert!(!address.contains(bucket.server.secret_key()));
+    let part = fetch(&address, 4_100_000, 4_299_999);
+    assert_eq!(part.status, 206);
+    assert!(part.body == data::range(&film, 4_100_000, 200_000));
+    assert_eq!(kind_of(&gate.object(["url", &hash]), "presigned").split('?').next(), address.split('?').next());
+    let elsewhere = address.replace(&format!("{}/{hash}", &hash[..2]), &format!("{}/{other}", &other[..2]));
+    assert_ne!(elsewhere, address);
+    assert_eq!(Call::new("GET", &elsewhere).go().status, 403, "another object");
+    for method in ["PUT", "DELETE", "HEAD"] {
+        assert_eq!(Call::new(method, &address).go().status, 403, "{method}");
+    }
+    assert_eq!(Call::new("GET", &address).go().body.len() as u64, SIZE);
+    let line = gate.objects(["log"]).into_iter().rfind(|line| line["action"] == "url").unwrap().to_string();
+    assert!(line.contains("open") && !line.contains("X-Amz"), "{line}");
+
+    // What the folder has comes from the folder, also by way of an address from before.
+    let local = kind_of(&gate.object(["url", "films:film.mp4"]), "local").to_owned();
+    let asked = kind_of(&gate.object(["url", "open:film.mp4", "--local"]), "local").to_owned();
+    assert_eq!((range(&local, 0, 9).status, range(&asked, 0, 9).status), (206, 206));
+    // A device without a credential gives addresses of its own, and reads through the gateway.
+    let through = phone.knows(&hash);
+    assert_eq!(json::list(&through, "replicas").len(), 2, "{through:#}");
+    fs::rename(&film, gate.path("kept.mp4")).unwrap();
+    gate.object(["index", "films", "--accept-loss"]);
+    let far = url(&phone, &hash);
+    assert!(range(&far, 4_100_000, 4_100_009).body == data::range(&gate.path("kept.mp4"), 4_100_000, 10));
+
+    // Now only the bucket has it: the address of this device leads there, with a new signature when time has passed.
+    let leads = || {
+        let answer = range(&local, 5_000_000, 5_000_099);
+        assert_eq!(answer.status, 302, "{}", answer.head);
+        answer.header("location").unwrap().to_owned()
+    };
+    let (kept, brief) = (gate.path("kept.mp4"), gate.object(["url", &hash, "--ttl", "1s"]));
+    let brief = kind_of(&brief, "presigned").to_owned();
+    let first = leads();
+    let next = eventually("another signature", || Some(leads()).filter(|url| *url != first).ok_or("the same"));
+    for url in [&first, &next] {
+        let part = fetch(url, 5_000_000, 5_000_099);
+        assert!(part.status == 206 && part.body == data::range(&kept, 5_000_000, 100), "{}", part.status);
+    }
+    eventually("a brief address ends", || match Call::new("GET", &brief).go().status {
+        403 => Ok(()),
+        status => Err(status),
+    });
+    assert_eq!(fetch(&leads(), 0, 9).status, 206, "under an address of this device none ends");
+    let head = read(&local, "HEAD", "");
+    assert_eq!((head.status, head.header("content-length")), (200, Some(SIZE.to_string().as_str())));
+    assert_eq!(range(&local, SIZE, SIZE).status, 416);
+
+    // An object that is gone from the bucket has no address there.
+    let path = format!("/{}/open/objects/{}/{hash}", bucket.name, &hash[..2]);
+    assert_eq!(bucket.server.call("DELETE", &path, "", "").go().status, 204);
+    assert_ne!(range(&local, 0, 9).status, 302);
+    kind_of(&gate.object(["url", &hash]), "local");
+}
+
+#[test]
+fn what_is_sealed_or_in_chunks_has_no_address_elsewhere() {
+    let world = World::new();
+    let gate = world.machine("gate");
+    gate.found();
+    let bucket = Bucket::new();
+    bucket.location(&gate, "sealed-whole", &["--encrypted", "--no-chunked"]);
+    bucket.location(&gate, "sealed-chunks", &[]);
+    bucket.location(&gate, "chunks", &["--no-encrypted", "--chunked"]);
+    bucket.location(&gate, "site", &["--no-encrypted", "--no-chunked", "--set", "publicUrl=https://cdn.example.org/"]);
+    let files = gate.folder("files");
+    let note = data::file(&files.join("note.txt"), 1, 100_000);
+    gate.add("files", &files);
+    for location in ["sealed-whole", "sealed-chunks", "chunks"] {
+        gate.ok(["ensure", &note, "--at", location]);
+        kind_of(&gate.object(["url", &format!("{location}:note.txt")]), "local");
+    }
+    fs::remove_file(files.join("note.txt")).unwrap();
+    gate.object(["index", "files", "--accept-loss"]);
+    let local = url(&gate, &note);
+    assert_eq!(range(&local, 0, 9).status, 206, "from here, whatever has it");
+
+    gate.ok(["ensure", &note, "--at", "site"]);
+    let public = gate.object(["url", &note]);
+    assert_eq!(kind_of(&public, "public"), format!("https://cdn.example.org/site/objects/{}/{note}", &note[..2]));
+    assert!(public["expires_at"].is_null(), "{public:#}");
 }

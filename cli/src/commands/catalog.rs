@@ -1,19 +1,23 @@
 //! `larder catalog`.
 
-use super::{Context, Outcome};
+use super::{Context, Outcome, secrets};
 use crate::{
     args::{CatalogCommand, RebuildArgs},
     error,
     render::{self, ProgressLine},
 };
 use hyper::Method;
-use larder_protocol::control::DigestView;
-use std::{path::Path, sync::Arc};
+use larder_node::storage::Credential;
+use larder_protocol::control::{ControlError, DigestView};
+use std::path::{Path, PathBuf};
+
+/// What to do about a part of a location that cannot be restored.
+const LOST_HINT: &str = "the rest is restored; try another sealed location of the group for this";
 
 pub(crate) async fn run(context: &Context, command: CatalogCommand) -> Outcome {
     match command {
-        CatalogCommand::Rebuild(RebuildArgs { from: Some(from), recovery: Some(recovery), to: Some(to) }) => {
-            return restore(context, &from, &recovery, &to).await;
+        CatalogCommand::Rebuild(RebuildArgs { from: Some(from), set, recovery: Some(recovery), to: Some(to) }) => {
+            return restore(context, from, set, &recovery, &to).await;
         }
         CatalogCommand::Rebuild(_) => {
             let view = larder_node::rebuild_catalog(&context.home)?;
@@ -44,13 +48,20 @@ pub(crate) async fn run(context: &Context, command: CatalogCommand) -> Outcome {
 }
 
 /// Gets every file back from a sealed location. Needs neither a home nor a node.
-async fn restore(context: &Context, from: &Path, recovery: &Path, to: &Path) -> Outcome {
-    let words = super::device::recovery_words(recovery)?;
-    let storage = larder_node::storage::fs::FsProvider::open(from.to_owned())
-        .map_err(|error| super::io(from.display().to_string(), std::io::Error::other(error.detail)))?;
+async fn restore(
+    context: &Context,
+    from: PathBuf,
+    settings: Vec<(String, String)>,
+    recovery: &Path,
+    to: &Path,
+) -> Outcome {
+    let asks = from.to_str().filter(|from| from.contains("://"));
+    let (words, values) = secrets::words_and_lines(recovery, asks)?;
+    let credential = values.iter().map(|(name, value)| (name.clone(), value.as_str().to_owned())).collect();
+    let source = larder_node::Source::new(from, settings.into_iter().collect(), Credential::new(credential))?;
     let mut progress = ProgressLine::new(context.progress, context.quiet);
-    let (mut restored, mut first_error) = (0u64, None);
-    let ended = larder_node::recover(Arc::new(storage), &words, to, |file, update| {
+    let (mut restored, mut lost) = (0u64, Vec::<ControlError>::new());
+    let ended = larder_node::recover(&source, &words, to, |file, update| {
         progress.clear();
         match file {
             Ok(view) => {
@@ -60,18 +71,22 @@ async fn restore(context: &Context, from: &Path, recovery: &Path, to: &Path) -> 
                 });
             }
             Err(error) => {
-                error::print(&error, context.json);
-                first_error.get_or_insert(error.kind);
+                error::print_with(&error, LOST_HINT, context.json);
+                lost.push(error);
             }
         }
         progress.update(&update);
     })
     .await;
     progress.clear();
+    if !lost.is_empty() && !context.json {
+        context.note(&format!("{restored} files are there. Not restored:"));
+        lost.iter().for_each(|error| context.note(&format!("  {}", render::escape(&error.subject))));
+    }
     ended?;
-    Ok(match first_error {
+    Ok(match lost.first() {
         None => error::OK,
         Some(_) if restored > 0 => 3,
-        Some(kind) => error::exit_code(kind),
+        Some(error) => error::exit_code(error.kind),
     })
 }

@@ -96,7 +96,7 @@ async fn set(context: &Context, profile: String, untested: bool) -> Result<(), l
     context.show(&view, |view| {
         let how = match view.tested {
             Some(true) => "was tried and is kept on this device",
-            _ => "is kept on this device untested",
+            _ => "is kept on this device; it is not tested yet",
         };
         render::line(&format!("The credential for {} {how}.", render::escape(&view.name)));
         if let Some(next) = &view.next {

@@ -1,10 +1,11 @@
 //! Secrets from a terminal or stdin; never from an argument.
 
-use super::io;
-use larder_protocol::control::{ControlError, ErrorKind, Secret};
+use super::{device, io};
+use larder_protocol::control::{ControlError, ErrorKind, RecoveryWords, Secret};
 use std::{
     collections::BTreeMap,
     io::{BufRead, IsTerminal, Read},
+    path::Path,
     process::{Command, Stdio},
 };
 use zeroize::Zeroizing;
@@ -69,15 +70,54 @@ pub(super) fn lines(prompt: &str) -> Result<BTreeMap<String, Secret>, ControlErr
     stdin.lock().take(BYTES_MAX).read_to_string(&mut text).map_err(|error| io("stdin", error))?;
     drop(silence);
     let mut values = BTreeMap::new();
-    for (number, line) in text.lines().enumerate() {
-        if line.trim().is_empty() || line.trim_start().starts_with('#') {
-            continue;
-        }
-        let (name, value) = line.split_once('=').ok_or_else(|| {
+    for (number, line) in text.lines().enumerate().filter(|(_, line)| counts(line)) {
+        let (name, value) = named(line).ok_or_else(|| {
             let detail = format!("line {} has no '='; each line is name=value", number + 1);
             ControlError::new(ErrorKind::BadRequest, "stdin").detail(detail)
         })?;
-        values.insert(name.trim().to_owned(), Secret::new(Zeroizing::new(value.trim().to_owned())));
+        values.insert(name, value);
     }
     Ok(values)
+}
+
+fn counts(line: &str) -> bool {
+    !line.trim().is_empty() && !line.trim_start().starts_with('#')
+}
+
+fn named(line: &str) -> Option<(String, Secret)> {
+    let (name, value) = line.split_once('=')?;
+    Some((name.trim().to_owned(), Secret::new(Zeroizing::new(value.trim().to_owned()))))
+}
+
+/// Recovery words and `name=value` lines, from a file or, for `-`, from stdin: what has a `=` is one of the latter. On a
+/// terminal, first the words are asked for, then the lines when `asks` names a storage that may want a credential.
+pub(super) fn words_and_lines(
+    path: &Path,
+    asks: Option<&str>,
+) -> Result<(RecoveryWords, BTreeMap<String, Secret>), ControlError> {
+    if path == Path::new("-") && std::io::stdin().is_terminal() {
+        let words = device::recovery_words(path)?;
+        let ask =
+            |address| lines(&format!("What {address} asks for, if anything; `larder provider list` has the names."));
+        return Ok((words, asks.map(ask).transpose()?.unwrap_or_default()));
+    }
+    let mut text = Zeroizing::new(String::new());
+    let name = path.display().to_string();
+    let read = if path == Path::new("-") {
+        std::io::stdin().take(BYTES_MAX).read_to_string(&mut text)
+    } else {
+        std::fs::File::open(path).and_then(|file| file.take(BYTES_MAX).read_to_string(&mut text))
+    };
+    read.map_err(|error| io(name, error))?;
+    let (mut words, mut values) = (Zeroizing::new(String::new()), BTreeMap::new());
+    for line in text.lines().filter(|line| counts(line)) {
+        match named(line) {
+            Some((name, value)) => drop(values.insert(name, value)),
+            None => {
+                words.push_str(line);
+                words.push(' ');
+            }
+        }
+    }
+    Ok((RecoveryWords::new(words), values))
 }

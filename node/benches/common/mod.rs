@@ -69,6 +69,7 @@ pub fn location() -> Record {
         purposes: List::default(),
         read_only: false,
         trust_store: false,
+        settings: List::default(),
         removed: false,
     }
     .into()

@@ -9,12 +9,18 @@ use super::{
 use redb::{ReadableTable, TableDefinition, WriteTransaction};
 
 /// Schema that this version writes.
-pub(super) const SCHEMA: u32 = 5;
+pub(super) const SCHEMA: u32 = 6;
 
 type Step = fn(&WriteTransaction) -> Result<u64, CatalogError>;
 
-const STEPS: [(u32, Step); 5] =
-    [(1, create_tables), (2, create_folder_entries), (3, pack_indexes), (4, create_checkpoints), (5, create_gateways)];
+const STEPS: [(u32, Step); 6] = [
+    (1, create_tables),
+    (2, create_folder_entries),
+    (3, pack_indexes),
+    (4, create_checkpoints),
+    (5, create_gateways),
+    (6, create_access),
+];
 
 /// Makes every table, so that readers find them.
 fn create_tables(txn: &WriteTransaction) -> Result<u64, CatalogError> {
@@ -60,6 +66,13 @@ fn create_folder_entries(txn: &WriteTransaction) -> Result<u64, CatalogError> {
 fn create_gateways(txn: &WriteTransaction) -> Result<u64, CatalogError> {
     txn.open_table(GATEWAYS)?;
     txn.open_table(FRONTED)?;
+    Ok(0)
+}
+
+/// Makes the tables of who may do what at a location. No device has said anything of it under schema 5.
+fn create_access(txn: &WriteTransaction) -> Result<u64, CatalogError> {
+    txn.open_table(ACCESS)?;
+    txn.open_table(CUSTODIANS)?;
     Ok(0)
 }
 

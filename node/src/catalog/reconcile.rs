@@ -45,6 +45,9 @@ enum Stop {
     Waits,
 }
 
+/// Key of the note that replayed batches have yet to be looked back at; its value is 1 if everything is to be merged anew.
+const LOOKS_BACK: &str = "looks-back";
+
 /// What replay has found and not yet committed.
 #[derive(Default)]
 struct Replay {
@@ -81,7 +84,7 @@ impl Core {
                 self.remove_old(&name);
             }
         }
-        let mut replay = Replay::default();
+        let mut replay = self.interrupted_replay()?;
         let mut waiting = Vec::new();
         for (folder, firsts) in folders {
             if folder == LOCAL_FOLDER {
@@ -363,11 +366,25 @@ impl Core {
         }
         write_authors(&txn, &mut self.authors, Vec::new())?;
         write_own(&txn, &self.own, &self.clock, self.own_shared, &self.local_log)?;
+        if replay.looks_back {
+            // Noted with what makes it necessary: the next opening finds nothing new to replay if this one ends before it.
+            let anew = [u8::from(replay.anew)];
+            txn.open_table(META)?.insert(LOOKS_BACK, rows::close(META, &LOOKS_BACK, &anew).as_slice())?;
+        }
         txn.commit()?;
         replay.chunk.clear();
         replay.moved.clear();
         replay.hashes.clear();
         Ok(())
+    }
+
+    /// Where to begin: with looking back, if an opening ended between replaying and that.
+    fn interrupted_replay(&self) -> Result<Replay, CatalogError> {
+        let txn = self.shared.db.begin_read()?;
+        let meta = txn.open_table(META)?;
+        let Some(row) = meta.get(LOOKS_BACK)? else { return Ok(Replay::default()) };
+        let anew = rows::open(META, &LOOKS_BACK, row.value())? == [1];
+        Ok(Replay { looks_back: true, anew, ..Replay::default() })
     }
 
     /// A batch that redb knows: if it came whole after its husk, that is what counts.
@@ -414,6 +431,7 @@ impl Core {
             self.merge_anew(&txn, &mut authors, now)?;
         }
         write_authors(&txn, &mut authors, Vec::new())?;
+        txn.open_table(META)?.remove(LOOKS_BACK)?;
         txn.commit()?;
         self.authors = authors;
         Ok(())

@@ -67,6 +67,10 @@ pub(super) const LOCATION_STATES: Rows<&[u8]> = TableDefinition::new("location-s
 pub(super) const GATEWAYS: Rows<&[u8]> = TableDefinition::new("gateways-1");
 /// (author number, location number) → mount epoch at which this author last said to front the location; 0: withdrawn.
 pub(super) const FRONTED: Rows<(u32, u32)> = TableDefinition::new("fronted-1");
+/// Location id ‖ device → `Access`.
+pub(super) const ACCESS: Rows<&[u8]> = TableDefinition::new("access-1");
+/// Location id ‖ device → `Custodian`.
+pub(super) const CUSTODIANS: Rows<&[u8]> = TableDefinition::new("custodians-1");
 /// Profile name → `Profile`.
 pub(super) const PROFILES: Rows<&[u8]> = TableDefinition::new("profiles-1");
 /// Want id → `Want`.

@@ -14,9 +14,10 @@ use axum::{
 use futures::{StreamExt, TryStreamExt};
 use larder_protocol::{
     control::{
-        AddLocation, AddProfile, CatQuery, CompareWords, ControlError, DigestView, EnsureRequest, ErrorKind, FindQuery,
-        GetRequest, IndexRequest, InviteRequest, LogQuery, NamedRequest, OpenInvite, ProtectCredentials, PutRequest,
-        RevokeDevice, SetCredential, SetDeviceRole, UnlockCredentials, WhereQuery,
+        AddLocation, AddProfile, AllowLocation, CatQuery, CompareWords, ControlError, CustodianRequest,
+        DefaultLocation, DigestView, EnsureRequest, ErrorKind, FindQuery, GetRequest, IndexRequest, InviteRequest,
+        LogQuery, NamedRequest, OpenInvite, ProtectCredentials, PutRequest, RevokeDevice, SetCredential, SetDeviceRole,
+        SetLocation, UnlockCredentials, WhereQuery,
     },
     membership::Role,
 };
@@ -78,6 +79,10 @@ pub(super) fn router(node: Arc<Node>) -> Router {
         .route("/v1/locations/show", post(location))
         .route("/v1/locations/test", post(test_location))
         .route("/v1/locations/remove", post(remove_location))
+        .route("/v1/locations/allow", post(allow_location))
+        .route("/v1/locations/set", post(set_location))
+        .route("/v1/locations/default", post(default_location))
+        .route("/v1/locations/custodian", post(custodian))
         .route("/v1/index", post(index))
         .route("/v1/find", post(find))
         .route("/v1/where", post(where_is))
@@ -204,6 +209,26 @@ async fn test_location(State(node): Shared, bytes: Bytes) -> Answer<impl Seriali
 async fn remove_location(State(node): Shared, bytes: Bytes) -> Answer<impl Serialize> {
     let request: NamedRequest = body(&bytes)?;
     answer(operations::locations::remove(&node, &request.name).await)
+}
+
+async fn allow_location(State(node): Shared, bytes: Bytes) -> Answer<impl Serialize> {
+    let request: AllowLocation = body(&bytes)?;
+    answer(operations::access::allow(&node, request).await)
+}
+
+async fn set_location(State(node): Shared, bytes: Bytes) -> Answer<impl Serialize> {
+    let request: SetLocation = body(&bytes)?;
+    answer(operations::locations::set(&node, request).await)
+}
+
+async fn default_location(State(node): Shared, bytes: Bytes) -> Answer<impl Serialize> {
+    let request: DefaultLocation = body(&bytes)?;
+    answer(operations::defaults::default(&node, request).await)
+}
+
+async fn custodian(State(node): Shared, bytes: Bytes) -> Answer<impl Serialize> {
+    let request: CustodianRequest = body(&bytes)?;
+    answer(operations::access::custody(&node, request).await)
 }
 
 async fn index(State(node): Shared, bytes: Bytes) -> Result<Response, Refusal> {

@@ -15,6 +15,9 @@ pub enum LockReason {
     /// The keyring or the folder of keys has no key for it.
     #[error("its key is gone")]
     KeyGone,
+    /// The file of its key is there and cannot be used.
+    #[error("its key cannot be read: {0}")]
+    KeyUnreadable(String),
 }
 
 /// Why credentials cannot be read or kept. No variant holds a value.

@@ -126,3 +126,53 @@ impl Sealed {
             .map(Zeroizing::new)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header(cost: Cost) -> Header {
+        Header { protection: Protection::Passphrase, id: [7; 16], cost }
+    }
+
+    fn key(byte: u8) -> Key {
+        Zeroizing::new([byte; 32])
+    }
+
+    #[test]
+    fn a_passphrase_gives_the_key_that_the_reference_gives() {
+        // By libargon2: argon2id, version 0x13, 64 MiB, 3 passes, one lane.
+        let expected = "7b985d8fa00c9eccccf918c8cb9feaa8036af381caf6f498e099b5b849b8c18a";
+        let derived = Header { id: [7; 16], ..Header::new(Protection::Passphrase) }.derive("correct horse").unwrap();
+        assert_eq!(derived.iter().map(|byte| format!("{byte:02x}")).collect::<String>(), expected);
+        assert_ne!(Header::new(Protection::File).id, Header::new(Protection::File).id, "the salt");
+    }
+
+    #[test]
+    fn no_file_makes_a_node_work_for_long() {
+        let fits = |cost| Header::decode(&header(cost).encode()).is_some();
+        assert!(fits(COST) && fits(COST_MAX));
+        for cost in [
+            Cost { memory_kib: COST_MAX.memory_kib + 1, ..COST },
+            Cost { passes: COST_MAX.passes + 1, ..COST },
+            Cost { lanes: COST_MAX.lanes + 1, ..COST },
+            Cost { lanes: 0, ..COST },
+        ] {
+            assert!(!fits(cost), "{cost:?}");
+        }
+    }
+
+    #[test]
+    fn every_byte_is_authenticated_and_no_two_seals_are_alike() {
+        let sealed = header(COST).seal(&key(1), b"plain");
+        let opens = |payload: &[u8], by| Sealed::parse(payload).and_then(|sealed| sealed.open(&key(by)));
+        assert_eq!(opens(&sealed, 1).as_deref().map(Vec::as_slice), Some(&b"plain"[..]));
+        assert!(opens(&sealed, 2).is_none(), "another key");
+        for at in 0..sealed.len() {
+            let mut changed = sealed.clone();
+            changed[at] ^= 1;
+            assert!(opens(&changed, 1).is_none(), "byte {at}");
+        }
+        assert_ne!(header(COST).seal(&key(1), b"plain"), sealed);
+    }
+}

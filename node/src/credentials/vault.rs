@@ -151,7 +151,7 @@ impl Vault {
             },
             Ok(None) => LockReason::KeyGone,
             Err(VaultError::Keyring(error)) => LockReason::Keyring(error),
-            Err(error) => return Err(error),
+            Err(error) => LockReason::KeyUnreadable(error.to_string()),
         };
         *reason = locked.clone();
         Err(VaultError::Locked(locked))

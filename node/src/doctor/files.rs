@@ -1,6 +1,9 @@
 //! What lies in the home's folders.
 
-use crate::config::Home;
+use crate::{
+    config::Home,
+    credentials::{LockReason, Vault, VaultError},
+};
 use larder_protocol::control::{FindingKind, FindingView};
 use std::{
     fs,
@@ -79,6 +82,19 @@ pub(super) fn room(folder: &Path, findings: &mut Vec<FindingView>) {
         let detail = format!("{free} bytes left");
         findings.push(FindingView::new(FindingKind::NearlyFull, folder.display().to_string()).detail(detail));
     }
+}
+
+/// Credentials that cannot be read. That their passphrase was not given says nothing as long as no node runs.
+pub(super) fn credentials(vault: &Vault, runs: bool, findings: &mut Vec<FindingView>) {
+    let (kind, why) = match vault.check() {
+        Ok(()) => return,
+        Err(VaultError::Locked(LockReason::Passphrase)) if !runs => return,
+        Err(error @ VaultError::Locked(LockReason::Passphrase | LockReason::Keyring(_))) => {
+            (FindingKind::CredentialsLocked, error)
+        }
+        Err(error) => (FindingKind::Credentials, error),
+    };
+    findings.push(FindingView::new(kind, "this device").detail(why.to_string()));
 }
 
 /// A socket that nobody listens on.

@@ -10,7 +10,7 @@ mod stored;
 
 pub(crate) use running::examine as examine_running;
 
-use crate::{config::Home, keys::DeviceKeys, node::Belongings};
+use crate::{config::Home, credentials::Vault, keys::DeviceKeys, node::Belongings};
 use larder_protocol::control::{ControlError, FindingKind, FindingView};
 
 /// What was found, and whether a node runs here that should be asked too.
@@ -38,6 +38,7 @@ pub fn examine(home: &Home, full: bool) -> Result<Examined, ControlError> {
     let lock = home.claim();
     if lock.is_some() {
         files::socket(home, &mut findings);
+        files::credentials(&Vault::open(&home.keys()), false, &mut findings);
         match Belongings::load(home) {
             Ok(belongings) => stored::examine(home, belongings, full, &mut findings),
             Err(error) => findings.push(why_unusable(home, &error)),

@@ -1,6 +1,6 @@
 //! What a running node knows of itself.
 
-use super::{places, stored};
+use super::{files, places, stored};
 use crate::{
     audit::{Audit, heads},
     node::Node,
@@ -21,6 +21,7 @@ pub(crate) fn examine(node: &Node) -> Result<ExaminedView, ControlError> {
     if let Some(limit) = getrlimit(Resource::Nofile).current.filter(|limit| *limit < DESCRIPTORS_MIN) {
         findings.push(FindingView::new(FindingKind::FewDescriptors, "the node").detail(format!("{limit}")));
     }
+    files::credentials(&node.vault, true, &mut findings);
     let others = node.members.devices().len().saturating_sub(1);
     if others > 0 && node.online.devices().is_empty() {
         findings.push(FindingView::new(FindingKind::NoPeers, "the group").detail(format!("{others} devices")));

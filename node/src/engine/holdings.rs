@@ -1,6 +1,6 @@
 //! What this device can serve: by hash, from files in place and from stored objects.
 
-use super::{Clouds, Places};
+use super::{Clouds, Members, Places, Rights};
 use crate::{
     audit::Event,
     catalog::{Catalog, CatalogError},
@@ -9,8 +9,8 @@ use crate::{
     transfer::{Blob, BlobSource, FileStamp},
 };
 use larder_protocol::{
-    id::{ChunkId, ContentId, DeviceId},
-    record::{EntryValue, Suspicion, SuspicionReason},
+    id::{ChunkId, ContentId, DeviceId, LocationId},
+    record::{Action, EntryValue, Suspicion, SuspicionReason},
 };
 use std::{
     path::PathBuf,
@@ -22,13 +22,20 @@ pub(crate) struct Holdings {
     catalog: Catalog,
     places: Arc<Places>,
     clouds: Arc<Clouds>,
+    members: Arc<Members>,
     device: DeviceId,
     node: OnceLock<Weak<Node>>,
 }
 
 impl Holdings {
-    pub(crate) fn new(catalog: Catalog, places: Arc<Places>, clouds: Arc<Clouds>, device: DeviceId) -> Self {
-        Self { catalog, places, clouds, device, node: OnceLock::new() }
+    pub(crate) fn new(
+        catalog: Catalog,
+        places: Arc<Places>,
+        clouds: Arc<Clouds>,
+        members: Arc<Members>,
+        device: DeviceId,
+    ) -> Self {
+        Self { catalog, places, clouds, members, device, node: OnceLock::new() }
     }
 
     /// Lets doubts reach the audit log.
@@ -36,8 +43,8 @@ impl Holdings {
         let _ = self.node.set(Arc::downgrade(node));
     }
 
-    /// Files in place that should hold a content.
-    pub(crate) fn files(&self, content: &ContentId) -> Result<Vec<Blob>, CatalogError> {
+    /// Files in place that should hold a content, of locations that may be read.
+    fn files(&self, content: &ContentId, may_read: &dyn Fn(&LocationId) -> bool) -> Result<Vec<Blob>, CatalogError> {
         let snapshot = self.catalog.read()?;
         let Some(copies) = snapshot.copies(content)? else { return Ok(Vec::new()) };
         let mut blobs = Vec::new();
@@ -45,7 +52,7 @@ impl Holdings {
             let (Some(place), EntryValue::File(file)) = (self.places.get(&entry.location), entry.value) else {
                 continue;
             };
-            if !place.spec.is_in_place() {
+            if !place.spec.is_in_place() || !may_read(&place.id) {
                 continue;
             }
             let stamp = snapshot.scan_state(&entry.location, &entry.path)?.map(|state| FileStamp {
@@ -59,9 +66,9 @@ impl Holdings {
         Ok(blobs)
     }
 
-    fn objects(&self, hash: &[u8; 32]) -> Vec<Blob> {
+    fn objects(&self, hash: &[u8; 32], may_read: &dyn Fn(&LocationId) -> bool) -> Vec<Blob> {
         let key = object_key(&ChunkId::new(*hash));
-        let places = self.places.all().into_iter().filter(|place| !place.spec.is_in_place());
+        let places = self.places.all().into_iter().filter(|place| !place.spec.is_in_place() && may_read(&place.id));
         places
             .filter_map(|place| {
                 let path = place.root.join(key.as_str());
@@ -106,14 +113,16 @@ impl Holdings {
 }
 
 impl BlobSource for Holdings {
-    fn find(&self, hash: &[u8; 32]) -> Vec<Blob> {
-        let mut blobs = self.files(&ContentId::new(*hash)).unwrap_or_else(|error| {
-            tracing::warn!(%error, "holdings cannot be read");
-            Vec::new()
-        });
-        blobs.extend(self.objects(hash));
+    fn find(&self, device: &DeviceId, hash: &[u8; 32]) -> Vec<Blob> {
+        let failed = |error: CatalogError| tracing::warn!(%error, "holdings cannot be read");
+        let rights = self.catalog.read().and_then(|snapshot| Rights::read(&self.members, &self.places, &snapshot));
+        // Without the rules nobody knows what may be given away.
+        let Ok(rights) = rights.map_err(failed) else { return Vec::new() };
+        let may_read = |location: &LocationId| rights.permit(location, device, Action::Read);
+        let mut blobs = self.files(&ContentId::new(*hash), &may_read).map_err(failed).unwrap_or_default();
+        blobs.extend(self.objects(hash, &may_read));
         if blobs.is_empty() {
-            blobs.extend(self.clouds.fetch(hash));
+            blobs.extend(self.clouds.fetch(hash, &may_read));
         }
         blobs
     }

@@ -9,6 +9,7 @@ mod members;
 mod news;
 mod online;
 mod places;
+mod rights;
 mod session;
 mod used;
 mod vaults;
@@ -23,6 +24,7 @@ pub(crate) use holdings::{Holdings, object_path};
 pub(crate) use members::{Members, Removal};
 pub(crate) use online::Online;
 pub(crate) use places::{Place, Places};
+pub(crate) use rights::{Rights, custodian};
 pub(crate) use vaults::VaultLink;
 
 use crate::{

@@ -107,6 +107,11 @@ impl Places {
         Ok(Self { device, places: RwLock::new(places), identities: Mutex::new(identities) })
     }
 
+    /// This device.
+    pub(crate) fn device(&self) -> DeviceId {
+        self.device
+    }
+
     fn root_identity(&self, id: &LocationId) -> Option<(u64, u64)> {
         self.identities.lock().unwrap_or_else(PoisonError::into_inner).get(id).copied()
     }

@@ -261,6 +261,9 @@ impl Trip<'_> {
             if way.cancel.is_cancelled() {
                 return ControlError::new(ErrorKind::Interrupted, subject).retry();
             }
+            if let Some(refusal) = known.withheld(&errands[number].content, &copies[number]) {
+                return refusal;
+            }
             let reasons: &[Reason] = &reasons[number];
             let damaged = reasons.iter().any(|reason| matches!(reason, Reason::Damaged | Reason::Lied));
             if damaged && copies[number].iter().all(|copy| copy.reachable) {
@@ -339,7 +342,8 @@ fn copy_file(
         && let Ok(meta) = fs::metadata(&source)
     {
         let blob = Blob { path: source, size: meta.len(), stamp: Some(FileStamp::of(&meta)) };
-        crate::engine::Holdings::new(node.catalog.clone(), node.places.clone(), node.clouds.clone(), node.device())
+        let (places, clouds) = (node.places.clone(), node.clouds.clone());
+        crate::engine::Holdings::new(node.catalog.clone(), places, clouds, node.members.clone(), node.device())
             .doubt(errand.content.as_bytes(), &blob);
     }
     copied

@@ -85,13 +85,23 @@ pub(crate) struct Reading {
 
 impl Reading {
     /// Finds the copies of a content that can be read now.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotAllowed`] when it is only where this device may not read.
     pub(crate) async fn of(node: &Arc<Node>, content: ContentId, size: u64) -> Result<Self, ControlError> {
         let finding = node.clone();
         let copies = blocking(move || {
             let snapshot = finding.catalog.read().map_err(errors::catalog)?;
             let known = Known::read(&finding, &snapshot)?;
             let found = snapshot.copies(&content).map_err(errors::catalog)?;
-            Ok(found.map_or_else(Vec::new, |found| known.copies(&finding, &found)))
+            let copies = found.map_or_else(Vec::new, |found| known.copies(&finding, &found));
+            match known.withheld(&content, &copies) {
+                Some(refusal) => {
+                    finding.note(Event::refused("read", content));
+                    Err(refusal)
+                }
+                None => Ok(copies),
+            }
         })
         .await?;
         Ok(Self { node: node.clone(), content, readers: readers(node, &content, size, &copies) })

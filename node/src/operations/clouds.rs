@@ -1,18 +1,18 @@
 //! Cloud locations: `location add` with an address, and `location test`.
 
-use super::{blocking, errors, locations, vaults};
+use super::{access, blocking, errors, locations, store, vaults};
 use crate::{
     audit::Event,
-    catalog::Snapshot,
+    catalog::{KnownLocation, Snapshot},
     engine::{Address, Described, needs_login, read_signature, refresh, usage, write_signature},
     library::Signature,
     node::{Node, now},
-    storage::{StorageError, StorageErrorKind, StorageProvider, layers::Layers, write_key_bundle},
+    storage::{OpenError, StorageError, StorageErrorKind, StorageProvider, layers::Layers},
 };
 use larder_protocol::{
     bounded::Text,
     control::{AddLocation, ControlError, ErrorKind, LocationView},
-    record::{Gateway, GatewayState, Location, Name, Profile, Purposes, Storage, StorageUsage},
+    record::{Gateway, GatewayState, Location, Name, Profile, Purposes, Settings, Storage, StorageUsage},
 };
 use std::{sync::Arc, time::Duration};
 use tokio::time::timeout;
@@ -82,16 +82,24 @@ pub(super) async fn add(node: &Arc<Node>, request: AddLocation) -> Result<Locati
     }
     let mut signature = Signature::sealed(&location.id);
     signature.mount_epoch = location.mount_epoch;
-    let bundle = node.members.key_bundle();
     let usage = within(&described, async {
         write_signature(&*storage, &signature).await?;
-        write_key_bundle(&*storage, &bundle).await?;
+        store::prepare(node, &*storage, location.id).await.map_err(|error| match error {
+            OpenError::Storage(error) => error,
+            error => StorageError::new(storage.name(), StorageErrorKind::Invalid, error.to_string()),
+        })?;
         Ok(usage(&*storage).await)
     })
     .await?;
     let (id, trusted) = (location.id, location.trust_store);
     let gateway = serving(&location, usage);
-    node.append(vec![location.into(), gateway.into()], Vec::new()).await?;
+    let reading = node.clone();
+    let rules = blocking(move || {
+        let snapshot = reading.catalog.read().map_err(errors::catalog)?;
+        access::carried_over(&reading, &snapshot, &id)
+    })
+    .await?;
+    node.append([location.into(), gateway.into()].into_iter().chain(rules).collect(), Vec::new()).await?;
     let event = Event::ok("location-add", &described.name).fact("id", id).fact("address", &described.uri);
     node.note(if trusted { event.fact("trust-store", true) } else { event });
     refresh(node).await?;
@@ -125,6 +133,7 @@ fn prepare(node: &Node, request: &AddLocation) -> Result<(Location, Described), 
         purposes: Purposes::truncated(request.purposes.iter().copied()),
         read_only: false,
         trust_store: request.trust_store,
+        settings: locations::with_settings(&Settings::default(), &request.settings)?,
         removed: false,
     };
     let described = Described::new(&location, path, address, profile.as_ref());
@@ -157,6 +166,38 @@ fn profile(node: &Node, snapshot: &Snapshot, name: &str, address: &Address) -> R
     Err(ControlError::new(ErrorKind::BadRequest, name).detail(detail))
 }
 
+/// Opens the storage of a location, tries it and reads its signature; gives how full it is.
+async fn tried(node: &Arc<Node>, described: &Described) -> Result<Option<StorageUsage>, ControlError> {
+    let storage = open(node, described).await?;
+    within(described, async {
+        storage.test().await?;
+        let signature = read_signature(&*storage).await?;
+        let said = signature.map(|signature| (signature.id(), signature.mount_epoch));
+        if said != Some((Some(described.id), described.mount_epoch)) {
+            let why = "what is stored there is not this location";
+            return Err(StorageError::new(storage.name(), StorageErrorKind::Invalid, why));
+        }
+        Ok(usage(&*storage).await)
+    })
+    .await
+}
+
+/// Tries a location with other settings, before anything of them is kept.
+pub(super) async fn try_settings(node: &Arc<Node>, row: &KnownLocation, wanted: &Location) -> Result<(), ControlError> {
+    let (reading, row) = (node.clone(), KnownLocation { location: wanted.clone(), ..row.clone() });
+    let described = blocking(move || {
+        let snapshot = reading.catalog.read().map_err(errors::catalog)?;
+        let described = Described::read(&snapshot, &row).map_err(errors::catalog)?;
+        let unknown = || ControlError::new(ErrorKind::BadRequest, row.location.name.as_str());
+        let described = described.ok_or_else(unknown)?;
+        let factory = reading.registry.factory(&described.address.provider).ok_or_else(unknown)?;
+        factory.validate(&described.config).map_err(|error| errors::setting(&error))?;
+        Ok(described)
+    })
+    .await?;
+    tried(node, &described).await.map(|_| ())
+}
+
 /// Tries a location from this device. One in a cloud that passes has this device as a gateway from then on.
 pub(crate) async fn test(node: &Arc<Node>, name: &str) -> Result<LocationView, ControlError> {
     let (reading, asked) = (node.clone(), name.to_owned());
@@ -177,20 +218,7 @@ pub(crate) async fn test(node: &Arc<Node>, name: &str) -> Result<LocationView, C
             }
         };
     };
-    let tested = async {
-        let storage = open(node, &described).await?;
-        within(&described, async {
-            storage.test().await?;
-            let signature = read_signature(&*storage).await?;
-            let said = signature.map(|signature| (signature.id(), signature.mount_epoch));
-            if said != Some((Some(described.id), described.mount_epoch)) {
-                let why = "what is stored there is not this location";
-                return Err(StorageError::new(storage.name(), StorageErrorKind::Invalid, why));
-            }
-            Ok(usage(&*storage).await)
-        })
-        .await
-    };
+    let tested = tried(node, &described);
     let usage = match tested.await {
         Ok(usage) => usage,
         Err(error) => {
@@ -203,6 +231,8 @@ pub(crate) async fn test(node: &Arc<Node>, name: &str) -> Result<LocationView, C
     };
     node.append(vec![serving(&row.location, usage).into()], Vec::new()).await?;
     node.note(Event::ok("location-test", &described.name).fact("id", described.id));
+    // What did not answer until now is opened anew: its file may have been replaced, or its login renewed.
+    node.clouds.renew(&described.id);
     refresh(node).await?;
     if let Some(cloud) = node.clouds.get(&described.id) {
         cloud.look();

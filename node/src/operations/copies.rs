@@ -1,17 +1,18 @@
 //! A content's copies as this device sees them now.
 
-use super::{errors, locations};
+use super::{access, errors, locations};
 use crate::{
     audit::rfc3339,
     catalog::{Copies, Known as Said, KnownLocation, Snapshot},
+    engine::Rights,
     node::Node,
     storage::ProfileSpec,
 };
 use larder_protocol::{
     control::{ControlError, CopyView, Evidence},
-    id::{ChunkId, DeviceId, LocationId},
+    id::{ChunkId, ContentId, DeviceId, LocationId},
     path::RelPath,
-    record::{EntryValue, Gateway, GatewayState, Replica, ReplicaState, Storage, StorageState},
+    record::{Action, EntryValue, Gateway, GatewayState, Replica, ReplicaState, Storage, StorageState},
     time::Timestamp,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,10 +40,17 @@ pub(crate) struct Copy {
     pub(crate) verified: Timestamp,
     /// It can be read now from here.
     pub(crate) reachable: bool,
+    /// This device may not read what is there.
+    pub(crate) withheld: bool,
     spec: ProfileSpec,
 }
 
 impl Copy {
+    /// The content is one object in a storage, under its own hash and no seal: anybody who gets the object has the content.
+    pub(crate) fn is_bare_object(&self) -> bool {
+        self.form != Form::InPlace && self.state == "present" && !self.spec.encrypted && !self.spec.chunked
+    }
+
     /// Other devices that serve it and are online.
     pub(crate) fn holders_online(&self, node: &Node) -> Vec<DeviceId> {
         self.holders.iter().filter(|device| node.online.contains(device)).copied().collect()
@@ -57,6 +65,7 @@ pub(crate) struct Known {
     members: BTreeSet<DeviceId>,
     /// Places and clouds of this device: whether their storage is there now.
     proven: BTreeMap<LocationId, bool>,
+    rights: Rights,
 }
 
 impl Known {
@@ -79,6 +88,7 @@ impl Known {
             names: node.all_device_names(snapshot).map_err(errors::catalog)?,
             members: node.members.devices(),
             proven: proven.collect(),
+            rights: Rights::read(&node.members, &node.places, snapshot).map_err(errors::catalog)?,
         })
     }
 
@@ -187,8 +197,29 @@ impl Known {
             None => "present",
         };
         let here = if is_cloud(row) { proven == Some(true) } else { row.steward() == node.device() };
-        let reachable = present && !offline && bad.is_none();
-        Some(Copy { location: *location, here, holders, path, form, state, verified, reachable, spec: *spec })
+        let withheld = !self.rights.permit(location, &node.device(), Action::Read);
+        let reachable = present && !offline && bad.is_none() && !withheld;
+        Some(Copy { location: *location, here, holders, path, form, state, verified, reachable, withheld, spec: *spec })
+    }
+
+    /// The refusal of a content that is nowhere but where this device may not read; `None` when it may read a copy.
+    pub(crate) fn withheld(&self, content: &ContentId, copies: &[Copy]) -> Option<ControlError> {
+        let first = copies.iter().find(|copy| copy.withheld)?;
+        if copies.iter().any(|copy| !copy.withheld && copy.state != "missing") {
+            return None;
+        }
+        let name = self.location(&first.location).map_or_else(String::new, |row| row.location.name.to_string());
+        Some(ControlError { subject: content.to_string(), ..access::refused(&name, Action::Read) })
+    }
+
+    /// Whether a device may read a content: somewhere a copy is not withheld from it.
+    pub(crate) fn may_read(&self, device: &DeviceId, copies: &[Copy]) -> bool {
+        copies.iter().any(|copy| self.rights.permit(&copy.location, device, Action::Read))
+    }
+
+    /// Whether a device may store at a location, or have something stored there.
+    pub(crate) fn may_write(&self, device: &DeviceId, location: &LocationId) -> bool {
+        self.rights.permit(location, device, Action::Write)
     }
 
     pub(crate) fn view(&self, node: &Node, copy: &Copy) -> CopyView {
@@ -212,6 +243,9 @@ impl Known {
     /// What would make a copy that cannot be read one that can.
     fn action(&self, node: &Node, copy: &Copy, location: &str, devices: &str) -> Option<String> {
         let (row, _) = self.rows.get(&copy.location)?;
+        if copy.withheld {
+            return Some(format!("this device may not read there; 'larder location show {location}' says who may"));
+        }
         if is_cloud(row) {
             let profile = &row.location.profile;
             let logged_out =
@@ -224,7 +258,8 @@ impl Known {
                 )),
                 _ => Some(match logged_out {
                     Some((device, _)) if copy.state == "offline" => format!(
-                        "run 'larder location test {location}' on {}, which must log in again",
+                        "run '{}' on {}, which must log in again",
+                        locations::login(row),
                         self.device_name(&device)
                     ),
                     _ if copy.state == "offline" => {

@@ -6,7 +6,9 @@ use super::{
 };
 use crate::{
     audit::Event,
+    catalog::Snapshot,
     credentials::Kept,
+    engine::Described,
     node::Node,
     storage::{Credential, ProviderConfig, ProviderFactory, StorageErrorKind, check_credential},
 };
@@ -72,9 +74,10 @@ fn view(kept: Kept, profile: impl Fn(&str) -> Option<Profile>) -> CredentialView
 /// Keeps a credential, after the storage has taken it where that can be tried.
 pub(crate) async fn set(node: &Arc<Node>, request: SetCredential) -> Result<CredentialView, ControlError> {
     let (working, name) = (node.clone(), request.profile.clone());
-    let profile = blocking(move || {
+    let (profile, locations) = blocking(move || {
         working.vault.check().map_err(|error| errors::vault_of_credentials(&error))?;
-        named(&working.catalog.read().map_err(errors::catalog)?, &name)
+        let snapshot = working.catalog.read().map_err(errors::catalog)?;
+        Ok((named(&snapshot, &name)?, locations_of(&snapshot, &name)?))
     })
     .await?;
     let factory = node.registry.factory(&profile.provider);
@@ -83,11 +86,43 @@ pub(crate) async fn set(node: &Arc<Node>, request: SetCredential) -> Result<Cred
     check_credential(factory.name(), factory.settings(), &credential).map_err(|error| errors::setting(&error))?;
     let config = config_of(&profile);
     let complete = check(&*factory, &config).map_err(|error| errors::setting(&error))?;
-    let tested = complete && !request.untested && !lacks_login(&*factory, &credential);
-    let credential = if tested { tried(&request.profile, &*factory, &config, credential).await? } else { credential };
+    // What it is for is what it is tried with: each location, or the profile where that says all.
+    let unused = locations.iter().find(|location| node.clouds.get(&location.id).is_none());
+    let test = unused.map(|location| format!("larder location test {}", location.name));
+    let mut places: Vec<_> = locations.into_iter().map(|location| (location.name, location.config)).collect();
+    if places.is_empty() && complete {
+        places.push((request.profile.clone(), config));
+    }
+    let can_try = !request.untested && !lacks_login(&*factory, &credential);
+    let tested = can_try && !places.is_empty();
+    let mut credential = credential;
+    if can_try {
+        for (name, config) in &places {
+            factory.validate(config).map_err(|error| errors::setting(&error))?;
+            credential = tried(name, &*factory, config, credential).await?;
+        }
+    }
     keep(node, &request.profile, credential, tested).await?;
     let kept = Kept { profile: request.profile, names: request.values.keys().cloned().collect() };
-    Ok(CredentialView { tested: Some(tested), ..view(kept, |_| Some(profile.clone())) })
+    let view = view(kept, |_| Some(profile.clone()));
+    // Without a location there is nothing to try it with yet; adding one does.
+    let add = (can_try && !tested).then(|| format!("larder location add NAME ADDRESS --profile {}", view.name));
+    Ok(CredentialView { tested: Some(tested), next: view.next.clone().or(test).or(add), ..view })
+}
+
+/// The cloud locations of a profile, in order of their names.
+fn locations_of(snapshot: &Snapshot, profile: &str) -> Result<Vec<Described>, ControlError> {
+    let mut found = Vec::new();
+    for row in snapshot.locations().map_err(errors::catalog)? {
+        if !row.location.removed
+            && row.location.profile.as_str() == profile
+            && let Some(described) = Described::read(snapshot, &row).map_err(errors::catalog)?
+        {
+            found.push(described);
+        }
+    }
+    found.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
+    Ok(found)
 }
 
 /// Tries a credential. Gives it as it is afterwards: the storage may have replaced a token of it.

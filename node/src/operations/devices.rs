@@ -49,7 +49,7 @@ pub(crate) async fn show(node: &Arc<Node>, name: &str) -> Result<DeviceView, Con
 }
 
 /// A device that a command names.
-async fn named(node: &Arc<Node>, name: &str) -> Result<(DeviceId, DeviceView), ControlError> {
+pub(super) async fn named(node: &Arc<Node>, name: &str) -> Result<(DeviceId, DeviceView), ControlError> {
     let view = show(node, name).await?;
     let device = view.id.parse().map_err(errors::internal)?;
     Ok((device, view))

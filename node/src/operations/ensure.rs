@@ -1,9 +1,9 @@
 //! `ensure`: asking for contents at a location, and doing what was asked of this device's locations.
 
 use super::{
-    blocking,
+    access, blocking,
     bring::Way,
-    copies::is_cloud,
+    copies::{Known, is_cloud},
     errors, gateways,
     get::{self, Order, ProgressSum, Target},
     locations,
@@ -24,7 +24,7 @@ use larder_protocol::{
     control::{ControlError, EnsureRequest, EnsureView, ErrorKind, Progress},
     id::{ContentId, DeviceId, LocationId, WantId},
     path::RelPath,
-    record::{EntryValue, Record, ReplicaState, Want, WantOutcome, WantResult},
+    record::{Action, EntryValue, Record, ReplicaState, Want, WantOutcome, WantResult},
 };
 use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
@@ -58,6 +58,7 @@ type Plan = (KnownLocation, Vec<Order>, bool, Vec<ControlError>);
 
 fn plan(node: &Node, request: &EnsureRequest) -> Result<Plan, ControlError> {
     let row = locations::row(node, &request.location)?;
+    access::must(node, &row, Action::Write)?;
     let given = match &request.path {
         Some(path) => Some(
             RelPath::new(path.as_str())
@@ -176,6 +177,11 @@ async fn elsewhere(
                 Some(WantResult::Occupied) => {
                     let subject = format!("{}:{}", row.location.name, order.path);
                     reporter.error(ControlError::new(ErrorKind::Occupied, subject)).await;
+                }
+                Some(WantResult::NotAllowed) => {
+                    let subject = order.wanted.content.to_string();
+                    let why = format!("refused by the device that has '{}'", row.location.name);
+                    reporter.error(ControlError::new(ErrorKind::NotAllowed, subject).detail(why)).await;
                 }
                 Some(WantResult::Failed(why)) => {
                     let subject = order.wanted.content.to_string();
@@ -329,8 +335,13 @@ pub(crate) async fn fulfil(node: &Arc<Node>, location: &LocationId) -> bool {
         if node.stop.is_cancelled() {
             return false;
         }
-        let result = match one(node, &here, &want).await {
-            Ok(()) => WantResult::Done,
+        let done = match allowed(node, asker, &want).await {
+            Ok(true) => one(node, &here, &want).await.map(|()| WantResult::Done),
+            Ok(false) => Ok(WantResult::NotAllowed),
+            Err(error) => Err(error),
+        };
+        let result = match done {
+            Ok(result) => result,
             Err(error) if error.kind == ErrorKind::Occupied => WantResult::Occupied,
             Err(error) if error.retry => {
                 tracing::info!(%error, "a want waits");
@@ -348,6 +359,21 @@ pub(crate) async fn fulfil(node: &Arc<Node>, location: &LocationId) -> bool {
         }
     }
     waits
+}
+
+/// Whether who asks may have something stored there, and may read what it asks for: else it would have it brought to where it
+/// may.
+async fn allowed(node: &Arc<Node>, asker: DeviceId, want: &Want) -> Result<bool, ControlError> {
+    let (node, content, location) = (node.clone(), want.content, want.location);
+    blocking(move || {
+        let snapshot = node.catalog.read().map_err(errors::catalog)?;
+        let known = Known::read(&node, &snapshot)?;
+        let found = snapshot.copies(&content).map_err(errors::catalog)?;
+        let copies = found.map_or_else(Vec::new, |found| known.copies(&node, &found));
+        // What nobody has yet is withheld from nobody.
+        Ok(known.may_write(&asker, &location) && (copies.is_empty() || known.may_read(&asker, &copies)))
+    })
+    .await
 }
 
 async fn one(node: &Arc<Node>, here: &Here, want: &Want) -> Result<(), ControlError> {

@@ -3,7 +3,7 @@
 use crate::{
     catalog::{AppendError, CatalogError},
     config::{ConfigError, Home},
-    credentials::VaultError,
+    credentials::{LockReason, VaultError},
     keys::KeyFileError,
     library::{PlaceError, SignatureError},
     storage::{OpenError, SettingError, SettingProblem, StorageErrorKind},
@@ -124,11 +124,13 @@ pub(crate) fn unknown_provider(name: &str) -> ControlError {
 pub(crate) fn vault_of_credentials(error: &VaultError) -> ControlError {
     let kind = match error {
         VaultError::WrongPassphrase => ErrorKind::WrongPassphrase,
+        VaultError::Locked(LockReason::KeyGone | LockReason::KeyUnreadable(_)) => ErrorKind::CredentialsBroken,
         VaultError::Locked(_) => ErrorKind::CredentialsLocked,
         VaultError::ShortPassphrase => ErrorKind::BadRequest,
         VaultError::Keyring(_) | VaultError::NotPersistent => ErrorKind::NoKeyring,
         VaultError::Broken(error) => return vault_of_credentials(error),
-        VaultError::Damaged(_) | VaultError::File(_) => ErrorKind::Io,
+        VaultError::Damaged(_) | VaultError::File(KeyFileError::Damaged(_)) => ErrorKind::CredentialsBroken,
+        VaultError::File(_) => ErrorKind::Io,
     };
     let subject = if kind == ErrorKind::BadRequest { "passphrase" } else { "the credentials" };
     let detail = match error {

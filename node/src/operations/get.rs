@@ -1,9 +1,9 @@
 //! `get`.
 
 use super::{
-    blocking,
+    access, blocking,
     bring::{Errand, Way, bring},
-    errors, index,
+    errors, index, locations,
     select::{self, Wanted},
 };
 use crate::{
@@ -17,6 +17,7 @@ use crate::{
 use larder_protocol::{
     control::{ControlError, ErrorKind, GetRequest, GotView, Progress, SourceView},
     path::RelPath,
+    record::Action,
 };
 use std::{
     collections::BTreeSet,
@@ -107,6 +108,7 @@ fn event(result: &Result<Arrived, ControlError>) -> Event {
         Ok(arrived) => Event::ok("get", arrived.order.wanted.content)
             .fact("bytes", arrived.order.wanted.size)
             .fact("from", names(&arrived.sources)),
+        Err(error) if error.kind == ErrorKind::NotAllowed => Event::refused("get", &error.subject),
         Err(error) => Event::failed("get", &error.subject).fact("why", format!("{:?}", error.kind)),
     }
 }
@@ -137,6 +139,7 @@ fn plan(node: &Node, request: &GetRequest) -> Result<Plan, ControlError> {
     let place = node.places.containing(&root);
     if let Some((place, _)) = &place {
         refuse_unwritable(node, place)?;
+        access::must(node, &locations::row(node, &place.id.to_string())?, Action::Write)?;
     }
     let target = Target { root, place, replace: request.force };
     let (mut orders, mut failed, mut taken) = (Vec::new(), Vec::new(), BTreeSet::new());

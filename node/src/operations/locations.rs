@@ -1,22 +1,25 @@
 //! `location`.
 
-use super::{blocking, clouds, copies::is_cloud, errors, status::state_word};
+use super::{
+    access, blocking, clouds, copies::is_cloud, credentials::login_command, defaults, errors, status::state_word, store,
+};
 use crate::{
     audit::{Event, rfc3339},
     catalog::{Known, KnownLocation, Snapshot},
-    engine::{Place, Places, is_address},
+    engine::{Address, Place, Places, Rights, custodian, is_address},
     keys::random,
     library::{Signature, SignatureError},
     node::{Node, now},
-    storage::{ProfileSpec, built_in, write_key_bundle},
+    storage::{ProfileSpec, built_in},
 };
 use larder_protocol::{
-    control::{AddLocation, ControlError, ErrorKind, GatewayView, LocationView},
+    bounded::Text,
+    control::{AddLocation, ControlError, ErrorKind, GatewayView, LocationView, SetLocation},
     id::LocationId,
     membership::Role,
-    record::{Gateway, GatewayState, Location, LocationState, Name, Purposes, Storage, StorageState},
+    record::{Gateway, GatewayState, Location, LocationState, Name, Purposes, Settings, Storage, StorageState},
 };
-use std::{path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 /// What a location's profile means.
 pub(super) fn spec_of(snapshot: &Snapshot, row: &KnownLocation) -> ProfileSpec {
@@ -49,6 +52,9 @@ fn view(node: &Node, snapshot: &Snapshot, row: &KnownLocation) -> Result<Locatio
     let place = node.places.get(&row.location.id);
     let spec = spec_of(snapshot, row);
     let gateways = gateways(node, snapshot, row)?;
+    let rights = Rights::read(&node.members, &node.places, snapshot).map_err(errors::catalog)?;
+    let custodian =
+        if is_cloud(row) { Some(custodian(&node.members, snapshot, row).map_err(errors::catalog)?) } else { None };
     let state = match &place {
         _ if is_cloud(row) => cloud_state(&gateways),
         Some(place) if !place.is_proven(&node.places) => "offline",
@@ -56,7 +62,10 @@ fn view(node: &Node, snapshot: &Snapshot, row: &KnownLocation) -> Result<Locatio
     };
     // Of several who asked, the last one knows best.
     let usage = gateways.iter().filter(|gateway| gateway.used.is_some()).max_by_key(|gateway| gateway.seen.clone());
-    let (used, total) = usage.map_or((None, None), |gateway| (gateway.used, gateway.total));
+    let (used, total) = match &place {
+        Some(place) if state != "offline" => disk(place),
+        _ => usage.map_or((None, None), |gateway| (gateway.used, gateway.total)),
+    };
     let address = match &row.location.storage {
         Storage::Cloud { uri } => Some(uri.to_string()),
         Storage::Local => None,
@@ -75,7 +84,11 @@ fn view(node: &Node, snapshot: &Snapshot, row: &KnownLocation) -> Result<Locatio
         encrypted: spec.encrypted,
         chunked: spec.chunked,
         purposes: row.location.purposes.to_vec(),
+        settings: row.location.settings.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
         read_only: row.location.read_only,
+        access: access::view(node, &rights, &names, &row.location.id),
+        custodian: custodian.map(|device| names.get(&device).cloned().unwrap_or_else(|| device.short())),
+        default: defaults::choose(node, snapshot).is_ok_and(|(chosen, _)| chosen.location.id == row.location.id),
         files: row.files,
         bytes: row.bytes,
     })
@@ -107,6 +120,7 @@ fn gateways(node: &Node, snapshot: &Snapshot, row: &KnownLocation) -> Result<Vec
             online: this || node.online.contains(&device),
             seen: rfc3339(own.as_ref().map_or(known.value.seen, |own| own.seen)),
             why: own.map(|own| own.why).filter(|why| !why.is_empty()),
+            next: (state == GatewayState::NeedsLogin).then(|| login(row)),
             used: usage.map(|usage| usage.used),
             total: usage.and_then(|usage| usage.total),
         }
@@ -114,6 +128,23 @@ fn gateways(node: &Node, snapshot: &Snapshot, row: &KnownLocation) -> Result<Vec
     let mut views: Vec<GatewayView> = all.iter().filter(belongs).map(view).collect();
     views.sort_by(|a, b| (&a.device, &a.device_id).cmp(&(&b.device, &b.device_id)));
     Ok(views)
+}
+
+/// The command that brings a login for a cloud location.
+pub(super) fn login(row: &KnownLocation) -> String {
+    let address = match &row.location.storage {
+        Storage::Cloud { uri } => Address::parse(uri.as_str()).ok(),
+        Storage::Local => None,
+    };
+    login_command(address.map(|address| address.provider).as_deref().unwrap_or_default(), &row.location.profile)
+}
+
+/// How full the disk of a folder is: bytes in use, and all that it can hold.
+fn disk(place: &Place) -> (Option<u64>, Option<u64>) {
+    let Ok(stat) = rustix::fs::statvfs(&place.root) else { return (None, None) };
+    let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+    let used = bytes(stat.f_blocks.saturating_sub(stat.f_bfree));
+    (Some(used), Some(used.saturating_add(bytes(stat.f_bavail))))
 }
 
 /// The word for a cloud location: as its best gateway has it, of those that are online if any is.
@@ -151,16 +182,22 @@ pub(crate) async fn add(node: &Arc<Node>, request: AddLocation) -> Result<Locati
         return clouds::add(node, request).await;
     }
     let checking = node.clone();
-    let (place, location) = blocking(move || prepare(&checking, &request)).await?;
+    let (place, location, rules) = blocking(move || {
+        let (place, location) = prepare(&checking, &request)?;
+        let snapshot = checking.catalog.read().map_err(errors::catalog)?;
+        let rules = access::carried_over(&checking, &snapshot, &place.id)?;
+        Ok((place, location, rules))
+    })
+    .await?;
     if !place.spec.is_in_place() {
         let provider = place.provider().map_err(|error| errors::open(&location.name, error.into()))?;
-        let bundle = node.members.key_bundle();
-        write_key_bundle(&provider, &bundle).await.map_err(|error| errors::open(&location.name, error.into()))?;
+        store::prepare(node, &provider, place.id).await.map_err(|error| errors::open(&location.name, error))?;
     }
     let state =
         LocationState { location: place.id, mount_epoch: place.mount_epoch, state: StorageState::Present, seen: now() };
     let name = location.name.to_string();
-    node.append(vec![location.into(), state.into()], vec![Places::remember(&place)]).await?;
+    let records = [location.into(), state.into()].into_iter().chain(rules).collect();
+    node.append(records, vec![Places::remember(&place)]).await?;
     node.note(Event::ok("location-add", &name).fact("id", place.id));
     let id = place.id.to_string();
     node.places.add(place);
@@ -209,6 +246,9 @@ fn prepare(node: &Node, request: &AddLocation) -> Result<(Place, Location), Cont
     let profile = request.profile.as_deref().unwrap_or("raw");
     let spec = spec_named(&snapshot, profile)
         .ok_or_else(|| ControlError::new(ErrorKind::UnknownReference, profile).detail("no profile is called that"))?;
+    if let Some((name, _)) = request.settings.first() {
+        return Err(bad(name, "only cloud locations have settings"));
+    }
     if request.read_only && !spec.is_in_place() {
         return Err(bad(&request.name, "a location for chunks cannot be read-only"));
     }
@@ -237,9 +277,70 @@ fn prepare(node: &Node, request: &AddLocation) -> Result<(Place, Location), Cont
         purposes: Purposes::truncated(request.purposes.iter().copied()),
         read_only: request.read_only,
         trust_store: false,
+        settings: Settings::default(),
         removed: false,
     };
     Ok((place, location))
+}
+
+/// Changes what may change of a location. Only its steward says what it is.
+pub(crate) async fn set(node: &Arc<Node>, request: SetLocation) -> Result<LocationView, ControlError> {
+    let reading = node.clone();
+    let (row, location) = blocking(move || {
+        let row = row(&reading, &request.location)?;
+        let name = row.location.name.to_string();
+        if row.steward() != reading.device() {
+            return Err(
+                ControlError::new(ErrorKind::NotAllowed, name).detail("only the device that has it can change it")
+            );
+        }
+        let mut location = row.location.clone();
+        if let Some(wanted) = request.name.filter(|wanted| *wanted != name) {
+            let snapshot = reading.catalog.read().map_err(errors::catalog)?;
+            location.name = free_name(&snapshot, &wanted)?;
+        }
+        if let Some(purposes) = request.purposes {
+            location.purposes = Purposes::truncated(purposes);
+        }
+        if !request.settings.is_empty() && !is_cloud(&row) {
+            return Err(ControlError::new(ErrorKind::BadRequest, name).detail("only cloud locations have settings"));
+        }
+        location.settings = with_settings(&location.settings, &request.settings)?;
+        Ok((row, location))
+    })
+    .await?;
+    if location.settings != row.location.settings {
+        clouds::try_settings(node, &row, &location).await?;
+    }
+    let name = location.name.to_string();
+    let facts = format!("{:?}", location.purposes.to_vec()).to_lowercase();
+    let settings = location.settings.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(",");
+    node.append(vec![location.into()], Vec::new()).await?;
+    node.clouds.look();
+    let event = Event::ok("location-set", &name).fact("id", row.location.id).fact("purposes", facts);
+    node.note(event.fact("settings", settings));
+    show(node, &row.location.id.to_string()).await
+}
+
+/// Settings with changes; an empty value takes one away.
+pub(super) fn with_settings(old: &Settings, changes: &[(String, String)]) -> Result<Settings, ControlError> {
+    let bad = |name: &str, error: &dyn std::fmt::Display| {
+        ControlError::new(ErrorKind::BadRequest, name).detail(error.to_string())
+    };
+    let mut settings: BTreeMap<&str, &str> = old.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    for (name, value) in changes {
+        if value.is_empty() {
+            settings.remove(name.as_str());
+        } else {
+            settings.insert(name, value);
+        }
+    }
+    let pair = |(name, value): (&str, &str)| {
+        let value = Text::new(value).map_err(|error| bad(name, &error))?;
+        Ok((Name::new(name).map_err(|error| bad(name, &error))?, value))
+    };
+    let pairs = settings.into_iter().map(pair).collect::<Result<Vec<_>, ControlError>>()?;
+    Settings::new(pairs).map_err(|error| bad("--set", &error))
 }
 
 pub(crate) async fn remove(node: &Arc<Node>, name: &str) -> Result<LocationView, ControlError> {

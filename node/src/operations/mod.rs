@@ -1,5 +1,6 @@
 //! What users can ask of a node: one module for each verb, called by the control socket.
 
+pub(crate) mod access;
 pub(crate) mod bring;
 pub(crate) mod cat;
 pub(crate) mod checked;
@@ -8,6 +9,7 @@ pub(crate) mod clouds;
 pub(crate) mod connect;
 pub(crate) mod copies;
 pub(crate) mod credentials;
+pub(crate) mod defaults;
 pub(crate) mod devices;
 pub(crate) mod ensure;
 pub(crate) mod errors;
@@ -20,6 +22,8 @@ pub(crate) mod invites;
 pub(crate) mod locations;
 pub(crate) mod log;
 pub(crate) mod offers;
+#[cfg(feature = "web")]
+pub(crate) mod presign;
 pub(crate) mod profiles;
 pub(crate) mod put;
 pub(crate) mod reference;

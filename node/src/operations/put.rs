@@ -5,10 +5,10 @@
 //! so. What stands at a path already is never replaced.
 
 use super::{
-    blocking,
+    access, blocking,
     bring::Way,
     checked::Mark,
-    ensure, errors,
+    defaults, ensure, errors,
     get::Order,
     locations,
     offers::{Guard, Offer},
@@ -29,7 +29,7 @@ use larder_protocol::{
     control::{ControlError, ErrorKind, Progress, PutRequest, PutView},
     id::ContentId,
     path::RelPath,
-    record::Purpose,
+    record::Action,
     time::Timestamp,
 };
 use std::{
@@ -157,28 +157,23 @@ fn destination(node: &Node, name: Option<&str>) -> Result<KnownLocation, Control
     if !node.members.role(&node.device()).is_some_and(|role| role.may_write()) {
         return Err(ControlError::new(ErrorKind::NotAllowed, "put"));
     }
-    if let Some(name) = name {
-        let row = locations::row(node, name)?;
-        if !ensure::is_here(node, &row.location.id) {
-            let detail = "it belongs to another device: put it at a location of this one, then use 'larder ensure'";
-            return Err(bad(name, detail));
-        }
-        return Ok(row);
+    let row = match name {
+        Some(name) => locations::row(node, name)?,
+        None => defaults::choose(node, &node.catalog.read().map_err(errors::catalog)?)?.0,
+    };
+    must_store(node, &row).map(|()| row)
+}
+
+/// Refuses a location that this device cannot or may not store at itself.
+pub(super) fn must_store(node: &Node, row: &KnownLocation) -> Result<(), ControlError> {
+    if !ensure::is_here(node, &row.location.id) {
+        let detail = "it belongs to another device: put it at a location of this one, then use 'larder ensure'";
+        return Err(bad(&row.location.name, detail));
     }
-    let rows = node.catalog.read().and_then(|snapshot| snapshot.locations()).map_err(errors::catalog)?;
-    let here = |row: &&KnownLocation| ensure::is_here(node, &row.location.id) && !row.location.read_only;
-    let mut rows: Vec<&KnownLocation> = rows.iter().filter(here).collect();
-    if rows.iter().any(|row| row.location.purposes.contains(&Purpose::Inbox)) {
-        rows.retain(|row| row.location.purposes.contains(&Purpose::Inbox));
+    if row.location.read_only {
+        return Err(ControlError::new(ErrorKind::LocationReadOnly, row.location.name.as_str()));
     }
-    match rows[..] {
-        [row] => Ok(row.clone()),
-        [] => Err(bad("--to", "this device has no location that can be written; add one with 'larder location add'")),
-        _ => {
-            let names: Vec<&str> = rows.iter().map(|row| row.location.name.as_str()).collect();
-            Err(bad("--to", &format!("name one of {}", names.join(", "))))
-        }
-    }
+    access::must(node, row, Action::Write)
 }
 
 /// What a file or folder is called in the location.

@@ -7,7 +7,7 @@ use crate::{
 };
 use larder_protocol::{
     control::{ControlError, ErrorKind},
-    id::ContentId,
+    id::{ContentId, LocationId},
     path::RelPath,
     record::{EntryValue, File},
     time::Timestamp,
@@ -72,6 +72,21 @@ pub(crate) fn contents(node: &Node, text: &str) -> Result<Vec<Wanted>, ControlEr
             }
         }
     }
+}
+
+/// The location that a reference names; `None` for one that names a content wherever it is.
+#[cfg(feature = "web")]
+pub(super) fn location(node: &Node, text: &str) -> Result<Option<LocationId>, ControlError> {
+    Ok(match Reference::parse(text)? {
+        Reference::Content(_) | Reference::Prefix(_) | Reference::Sha256(_) => None,
+        Reference::File { location, .. } | Reference::Folder { location, .. } => {
+            Some(locations::row(node, &location)?.location.id)
+        }
+        Reference::Local { path, .. } => {
+            let resolved = std::fs::canonicalize(&path).unwrap_or(path);
+            node.places.containing(&resolved).map(|(place, _)| place.id)
+        }
+    })
 }
 
 /// The content that a query names by its hash; `None` for a query of words.

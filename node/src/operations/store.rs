@@ -10,16 +10,17 @@ use super::{
 use crate::{
     audit::Event,
     catalog::{Known, KnownEntry},
-    engine::{Cloud, Place},
+    engine::{Cloud, Place, Rights},
     node::{Node, now},
     storage::{
-        OpenError, ProfileSpec, Sealing, StorageProvider, Stored, put_content, write_key_bundle, write_snapshot,
+        OpenError, ProfileSpec, Sealing, StorageProvider, Stored, put_content, write_key_bundle, write_membership,
+        write_snapshot,
     },
 };
 use larder_protocol::{
     control::{ControlError, ErrorKind},
     id::{ChunkId, ContentId, LocationId},
-    record::{Entry, EntryValue, File, GatewayState, Replica, ReplicaState},
+    record::{Action, Entry, EntryValue, File, GatewayState, Replica, ReplicaState},
     seal::SnapshotEntry,
 };
 use std::{fs, path::PathBuf, sync::Arc};
@@ -79,6 +80,15 @@ impl ObjectStore {
     }
 }
 
+/// Writes into a location what the recovery words need to give all of it back, unless it stands there.
+pub(super) async fn prepare(node: &Node, storage: &dyn StorageProvider, location: LocationId) -> Result<(), OpenError> {
+    write_key_bundle(storage, &node.members.key_bundle()).await?;
+    // Without a secret, on a vault, nothing is sealed; who seals there brings the rest.
+    let Some(ring) = node.members.ring() else { return Ok(()) };
+    let sealing = Sealing { ring, signing: node.keys.signing().clone() };
+    write_membership(storage, &sealing, location, &node.members.log()).await
+}
+
 /// Stores contents; whether each was there already.
 pub(super) async fn store(
     node: &Arc<Node>,
@@ -87,8 +97,7 @@ pub(super) async fn store(
     way: &Way,
 ) -> Result<Vec<Result<(Order, bool), ControlError>>, ControlError> {
     // Before anything is sealed under an epoch that has begun meanwhile: the recovery words are to open that, too.
-    let bundle = node.members.key_bundle();
-    write_key_bundle(&*store.storage, &bundle).await.map_err(|error| store.failed(error.into()))?;
+    prepare(node, &*store.storage, store.id).await.map_err(|error| store.failed(error))?;
     let mut results = Vec::new();
     for order in orders {
         let content = order.wanted.content;
@@ -212,7 +221,12 @@ fn own_files(node: &Node, content: &ContentId) -> Result<Vec<PathBuf>, ControlEr
     else {
         return Ok(offered.collect());
     };
+    let rights = node.catalog.read().and_then(|snapshot| Rights::read(&node.members, &node.places, &snapshot));
+    let rights = rights.map_err(errors::catalog)?;
     let file = |entry: &KnownEntry| {
+        if !rights.permit(&entry.location, &node.device(), Action::Read) {
+            return None;
+        }
         let place = node.places.get(&entry.location).filter(|place| place.spec.is_in_place())?;
         Some(place.file(&entry.path))
     };

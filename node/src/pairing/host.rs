@@ -34,8 +34,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Handshakes at once.
 const HANDSHAKES_MAX: usize = 8;
-/// Handshakes in a minute.
+/// Handshakes in a minute that let nobody in.
 const ATTEMPTS_PER_MINUTE_MAX: usize = 20;
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// What the node does for the host. Calls may block.
 pub trait Inviter: Send + Sync + 'static {
@@ -174,7 +175,7 @@ impl Host {
 
     /// Lets joiners in until the endpoint shall close.
     async fn accept(self: &Arc<Self>, endpoint: &Endpoint, stop: &CancellationToken, places: &Arc<Semaphore>) {
-        let mut attempts: VecDeque<Instant> = VecDeque::new();
+        let attempts = Arc::new(Attempts::default());
         loop {
             let Some(left) = self.time_left() else {
                 self.close();
@@ -182,25 +183,23 @@ impl Host {
             };
             let incoming = tokio::select! {
                 incoming = endpoint.accept() => incoming,
-                () = tokio::time::sleep(left.min(Duration::from_secs(60))) => continue,
+                () = tokio::time::sleep(left.min(MINUTE)) => continue,
                 () = stop.cancelled() => return,
             };
             let Some(incoming) = incoming else { return };
-            let now = Instant::now();
-            while attempts.front().is_some_and(|at| now.duration_since(*at) > Duration::from_secs(60)) {
-                attempts.pop_front();
-            }
             let Ok(place) = places.clone().try_acquire_owned() else {
                 incoming.refuse();
                 continue;
             };
-            let busy = attempts.len() >= ATTEMPTS_PER_MINUTE_MAX;
-            attempts.push_back(now);
-            let this = self.clone();
+            let begun = Instant::now();
+            let busy = !attempts.begin(begun);
+            let (this, attempts) = (self.clone(), attempts.clone());
             tokio::spawn(async move {
                 let _place = place;
-                if let Err(error) = this.handshake(incoming, busy).await {
-                    this.inviter.refused(&error.to_string());
+                match this.handshake(incoming, busy).await {
+                    Ok(End::Admitted) => attempts.forget(begun),
+                    Ok(End::Refused) => {}
+                    Err(error) => this.inviter.refused(&error.to_string()),
                 }
             });
         }
@@ -305,7 +304,7 @@ impl Host {
         Ok(None)
     }
 
-    async fn handshake(&self, incoming: Incoming, busy: bool) -> io::Result<()> {
+    async fn handshake(&self, incoming: Incoming, busy: bool) -> io::Result<End> {
         let (connection, (mut send, mut receive)) = timeout(DEADLINE, async {
             let connection = incoming.await?;
             let streams = connection.accept_bi().await?;
@@ -321,13 +320,13 @@ impl Host {
             } else {
                 wire::send(&mut send, &Message::Refuse(Refusal::Busy)).await?;
             }
-            return finish(&mut send).await;
+            return finish(&mut send, End::Refused).await;
         }
         let mut of_words = None;
         if by_words {
             of_words = self.exchange(&connection, joiner, &mut send, &mut receive).await?;
             if of_words.is_none() {
-                return finish(&mut send).await;
+                return finish(&mut send, End::Refused).await;
             }
         }
         // The joiner's person may still be comparing.
@@ -344,7 +343,7 @@ impl Host {
                             self.inviter.refused(&refusal.to_string());
                         }
                         wire::send(&mut send, &message).await?;
-                        return finish(&mut send).await;
+                        return finish(&mut send, End::Refused).await;
                     }
                     InviterStep::Admit { enrolment, name, role, .. } => {
                         // The invite is burnt for good by now: a crash in between costs a new invite and can never let
@@ -352,7 +351,7 @@ impl Host {
                         let admission = tokio::task::block_in_place(|| self.inviter.admit(enrolment, name, role))?;
                         let welcome = machine.welcome(&admission.log, admission.contacts).map_err(io::Error::other)?;
                         wire::send(&mut send, &welcome).await?;
-                        return finish(&mut send).await;
+                        return finish(&mut send, End::Admitted).await;
                     }
                 }
                 message = wire::receive(&mut receive, SMALL_BYTES_MAX).await?;
@@ -362,9 +361,64 @@ impl Host {
     }
 }
 
+/// What came of a handshake.
+enum End {
+    Admitted,
+    Refused,
+}
+
+/// The handshakes of the last minute; whoever was let in does not count, so that a person may add many devices at once.
+#[derive(Default)]
+struct Attempts(Mutex<VecDeque<Instant>>);
+
+impl Attempts {
+    /// Counts one that begins now, and says whether there is room for it.
+    fn begin(&self, now: Instant) -> bool {
+        let mut begun = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        while begun.front().is_some_and(|at| now.duration_since(*at) > MINUTE) {
+            begun.pop_front();
+        }
+        let room = begun.len() < ATTEMPTS_PER_MINUTE_MAX;
+        if room {
+            begun.push_back(now);
+        }
+        room
+    }
+
+    /// Takes one back that let a device in.
+    fn forget(&self, begun: Instant) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(index) = all.iter().position(|at| *at == begun) {
+            all.remove(index);
+        }
+    }
+}
+
 /// Ends the stream and waits until the joiner has it all.
-async fn finish(send: &mut quinn::SendStream) -> io::Result<()> {
+async fn finish(send: &mut SendStream, end: End) -> io::Result<End> {
     send.finish().map_err(io::Error::other)?;
     let _ = send.stopped().await;
-    Ok(())
+    Ok(end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_so_many_strangers_a_minute_and_members_do_not_count() {
+        let (attempts, start) = (Attempts::default(), Instant::now());
+        let at = |millis: usize| start + Duration::from_millis(millis as u64);
+        for number in 0..10 * ATTEMPTS_PER_MINUTE_MAX {
+            assert!(attempts.begin(at(number)));
+            attempts.forget(at(number));
+        }
+        let base = 10 * ATTEMPTS_PER_MINUTE_MAX;
+        for number in 0..ATTEMPTS_PER_MINUTE_MAX {
+            assert!(attempts.begin(at(base + number)));
+        }
+        assert!(!attempts.begin(at(2 * base)));
+        assert!(attempts.begin(at(base) + MINUTE + Duration::from_millis(1)), "the first is a minute ago");
+        assert!(!attempts.begin(at(base) + MINUTE + Duration::from_millis(1)));
+    }
 }

@@ -44,6 +44,7 @@ fn location(number: u8) -> Record {
         purposes: List::default(),
         read_only: false,
         trust_store: false,
+        settings: List::default(),
         removed: false,
     })
 }

@@ -69,6 +69,11 @@ impl fmt::Debug for SignedUrl {
 pub trait Presign: Send + Sync {
     /// An address that reads one object, with ranges, for so long; an hour is usual.
     fn presign_get<'a>(&'a self, key: &'a ObjectKey, lifetime: Duration) -> Pending<'a, SignedUrl>;
+
+    /// Whether its addresses are not signed and do not end, since the storage was set up to be read by all.
+    fn is_public(&self) -> bool {
+        false
+    }
 }
 
 /// By which rules a storage takes parts.

@@ -37,11 +37,6 @@ impl ObjectKey {
         let (shard, name) = (parts.next()?, parts.next()?);
         (parts.next().is_none() && name.get(..2) == Some(shard)).then(|| name.parse().ok()).flatten()
     }
-
-    /// The key of objects that only tests of a storage write.
-    pub(super) fn probe() -> Self {
-        Self(".larder/probe".to_owned())
-    }
 }
 
 impl TryFrom<String> for ObjectKey {
@@ -75,10 +70,29 @@ pub(super) fn key_bundle() -> ObjectKey {
     ObjectKey(".larder/keys".to_owned())
 }
 
+/// Key of the copy of the membership log.
+pub(super) fn membership_copy() -> ObjectKey {
+    ObjectKey(".larder/members".to_owned())
+}
+
+/// Key of the index of the location snapshot.
+pub(super) fn snapshot_index() -> ObjectKey {
+    ObjectKey(format!("{SNAPSHOT_PREFIX}index"))
+}
+
 /// What the keys of all pages begin with.
 pub(super) const SNAPSHOT_PREFIX: &str = ".larder/snapshot/";
 
 /// Key of a page of the location snapshot.
 pub(super) fn snapshot_page(page: u16) -> ObjectKey {
     ObjectKey(format!("{SNAPSHOT_PREFIX}{page:03}"))
+}
+
+/// What the keys of all objects begin with that only tests of a storage write.
+pub(super) const PROBE_PREFIX: &str = ".larder/probe";
+
+/// The key of such an object: random, so that tests at the same time do not meet.
+pub(super) fn probe_key() -> ObjectKey {
+    let digits: String = crate::keys::random::<16>().iter().map(|byte| format!("{byte:02x}")).collect();
+    ObjectKey(format!("{PROBE_PREFIX}-{digits}"))
 }

@@ -30,6 +30,7 @@ pub mod oauth;
 pub mod onedrive;
 pub mod peer;
 mod pipeline;
+mod probe;
 mod profile;
 mod provider;
 mod recovery;
@@ -58,6 +59,7 @@ pub use abilities::{
 pub use error::{Retry, StorageError, StorageErrorKind};
 pub use layout::{ObjectKey, object_key};
 pub use pipeline::{ChunkSource, OpenError, Opening, Sealing, Stored, open_content, open_range, put_content};
+pub use probe::sweep_probes;
 pub use profile::{ProfileSpec, built_in};
 pub use provider::{Listed, PAGE_MAX, Page, Pending, Put, PutMode, Stat, StorageProvider, Version, list_all};
 pub use recovery::{Recovery, RecoveryError};
@@ -66,4 +68,4 @@ pub use settings::{
     Credential, Need, ProviderConfig, SaveCredential, Setting, SettingError, SettingProblem, SharedCredential,
     check_config, check_credential, value,
 };
-pub use snapshot::{write_key_bundle, write_snapshot};
+pub use snapshot::{write_key_bundle, write_membership, write_snapshot};

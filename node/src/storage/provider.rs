@@ -169,7 +169,7 @@ pub trait StorageProvider: Send + Sync + 'static {
     fn abilities(&self) -> Abilities {
         Abilities {
             if_absent: self.if_absent(),
-            local_path: self.local_path(&ObjectKey::probe()).is_some(),
+            local_path: self.local_path(&super::layout::probe_key()).is_some(),
             presign: self.presign().is_some(),
             multipart: self.multipart().map(|ability| ability.rules()),
             rename: self.rename().is_some(),

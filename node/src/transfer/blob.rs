@@ -47,8 +47,8 @@ pub struct Blob {
 
 /// Finds the blobs that this device holds.
 pub trait BlobSource: Send + Sync + 'static {
-    /// Files that should hold the blob, best first.
-    fn find(&self, hash: &[u8; 32]) -> Vec<Blob>;
+    /// Files that should hold the blob and that a device may read, best first.
+    fn find(&self, device: &DeviceId, hash: &[u8; 32]) -> Vec<Blob>;
 
     /// The file does not hold the blob any more.
     fn doubt(&self, hash: &[u8; 32], blob: &Blob);

@@ -86,7 +86,7 @@ impl Server for Answering {
         out: &mut dyn Write,
     ) -> Result<(), ServeError> {
         let mut out = WhileAdmitted { out, unchecked: 0, admitted: true, admits: &|| self.admits(device) };
-        match serve::respond(&*self.source, &self.outboards, quota, request, &mut out) {
+        match serve::respond((&*self.source, device), &self.outboards, quota, request, &mut out) {
             Err(ServeError::Gone) if !out.admitted => Err(ServeError::Refused(Refusal::Permission, At::First)),
             done => done,
         }

@@ -15,6 +15,7 @@ use bao_tree::{
         sync::{Outboard, encode_ranges, encode_ranges_validated},
     },
 };
+use larder_protocol::id::DeviceId;
 use rustix::fs::OFlags;
 use std::{
     cell::Cell,
@@ -44,7 +45,7 @@ pub(super) enum At {
 
 /// Writes the response to a request.
 pub(super) fn respond(
-    source: &dyn BlobSource,
+    (source, device): (&dyn BlobSource, &DeviceId),
     outboards: &Outboards,
     quota: &Quota,
     wanted: &Wanted,
@@ -52,7 +53,7 @@ pub(super) fn respond(
 ) -> Result<(), ServeError> {
     let mut at = At::First;
     for (hash, ranges) in wanted {
-        send(source, outboards, quota, (hash, ranges), out).map_err(|end| match end {
+        send((source, device), outboards, quota, (hash, ranges), out).map_err(|end| match end {
             End::Refused(refusal) => ServeError::Refused(refusal, at),
             End::Gone => ServeError::Gone,
         })?;
@@ -68,14 +69,14 @@ enum End {
 }
 
 fn send(
-    source: &dyn BlobSource,
+    (source, device): (&dyn BlobSource, &DeviceId),
     outboards: &Outboards,
     quota: &Quota,
     (hash, ranges): (&blake3::Hash, &ChunkRanges),
     out: &mut dyn Write,
 ) -> Result<(), End> {
     let mut refusal = Refusal::NotFound;
-    for blob in source.find(hash.as_bytes()) {
+    for blob in source.find(device, hash.as_bytes()) {
         match open(outboards, quota, hash, &blob) {
             Ok(Opened::Whole(bytes, outboard, _leave)) => {
                 out.write_all(&blob.size.to_le_bytes()).map_err(|_| End::Gone)?;

@@ -26,6 +26,8 @@ use tokio_util::sync::CancellationToken;
 struct Files {
     blobs: Mutex<BTreeMap<[u8; 32], Blob>>,
     doubted: Mutex<Vec<[u8; 32]>>,
+    /// What a device may not read.
+    withheld: Mutex<BTreeSet<(DeviceId, [u8; 32])>>,
 }
 
 impl Files {
@@ -40,7 +42,10 @@ impl Files {
 }
 
 impl BlobSource for Files {
-    fn find(&self, hash: &[u8; 32]) -> Vec<Blob> {
+    fn find(&self, device: &DeviceId, hash: &[u8; 32]) -> Vec<Blob> {
+        if self.withheld.lock().unwrap().contains(&(*device, *hash)) {
+            return Vec::new();
+        }
         self.blobs.lock().unwrap().get(hash).cloned().into_iter().collect()
     }
 
@@ -302,6 +307,22 @@ async fn a_file_that_changed_is_not_served_under_its_old_name() {
     fs::remove_file(holder.path("file")).unwrap();
     let fetched = asker.fetch(true, vec![item], &[&holder]).await;
     assert!(matches!(&fetched[..], [Fetched::Failed(why)] if why[0].1 == Reason::NotThere));
+}
+
+/// What is withheld is as good as not there, and the holder stays a source for all else.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_gets_only_what_it_may_read() {
+    let group = Arc::new(Group::default());
+    let (holder, asker, other) = (peer(&group, 1), peer(&group, 2), peer(&group, 3));
+    let secret = holder.files.add(&holder.path("secret"), b"secret");
+    let note = holder.files.add(&holder.path("note"), b"note");
+    holder.files.withheld.lock().unwrap().insert((asker.device(), secret.hash));
+    for tcp in [true, false] {
+        let fetched = asker.fetch(tcp, vec![secret.clone()], &[&holder]).await;
+        assert!(matches!(&fetched[..], [Fetched::Failed(why)] if why[0].1 == Reason::NotThere), "{fetched:?}");
+        complete(&asker.fetch(tcp, vec![note.clone()], &[&holder]).await[0]);
+        complete(&other.fetch(tcp, vec![secret.clone()], &[&holder]).await[0]);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -69,3 +69,17 @@ pub(super) fn find(catalog: &Catalog, handle: &Handle) -> Result<Option<Link>, C
 pub(super) fn any(catalog: &Catalog, now: Timestamp) -> Result<bool, CatalogError> {
     Ok(catalog.read()?.locals(NAMESPACE)?.iter().any(|(_, value)| !is_over(value, now)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_go_when_they_are_over_or_unreadable() {
+        let expires = Timestamp(60_000_000_000);
+        let link = Link { content: ContentId::new([1; 32]), size: 1, name: "a".to_owned(), expires };
+        let value = serde_json::to_vec(&link).unwrap();
+        assert!(!is_over(&value, Timestamp(59_999_999_999)));
+        assert!(is_over(&value, expires) && is_over(b"damaged", Timestamp(0)));
+    }
+}

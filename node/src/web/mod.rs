@@ -1,6 +1,7 @@
 //! Contents under addresses that a browser, a player or `curl` on this machine can read: a small HTTP server on loopback.
 //!
-//! Goals: ranges that never die on a pause or a seek, every byte verified, bounded memory. Whoever has an address has one
+//! Goals: ranges that never die on a pause or a seek, every byte that comes from here verified, bounded memory. What only a
+//! storage holds, bare, is a redirect to an address of that storage, signed anew each time. Whoever has an address has one
 //! content until it expires, and nothing else: an address names a random handle, never the content, and is signed under a key
 //! of its own. Pages of other sites get nothing even with an address, since the host, the origin and the browser's own
 //! account of who asks are checked. Non-goals: other machines, writing, listing.

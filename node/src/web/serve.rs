@@ -1,13 +1,16 @@
 //! The server: connections, requests, answers.
 
 use super::{
-    guard, links, media,
+    guard,
+    links::{self, Link},
+    media,
     range::{Asked, asked},
+    seconds,
     signing::PathError,
 };
 use crate::{
     node::{Node, now},
-    operations::{blocking, cat::Reading, errors},
+    operations::{blocking, cat::Reading, errors, presign},
 };
 use bytes::Bytes;
 use futures::stream;
@@ -159,6 +162,12 @@ async fn content(
             return response.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR);
         }
     };
+    if !is_head && let Some(url) = elsewhere(node, &link).await.map_err(|error| failed(&error))? {
+        let mut response = Response::new(body(Bytes::new()));
+        *response.status_mut() = StatusCode::FOUND;
+        response.headers_mut().insert(header::LOCATION, url);
+        return Ok(response);
+    }
     let response =
         response.header(header::CONTENT_TYPE, media_type).header(header::CONTENT_LENGTH, range.end - range.start);
     let bytes = if is_head {
@@ -168,6 +177,14 @@ async fn content(
         stream_of(reading, range).await.map_err(|error| failed(&error))?
     };
     response.body(bytes).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+/// The address of a storage that alone has the content, bare, and gives it itself. It is signed anew for each request, so that
+/// a player that comes back to the address of this device never meets one that has ended.
+async fn elsewhere(node: &Arc<Node>, link: &Link) -> Result<Option<HeaderValue>, ControlError> {
+    let left = Duration::from_secs(u64::try_from(seconds(link.expires) - seconds(now())).unwrap_or(1).max(1));
+    let url = presign::redirect(node, link.content, link.size, left).await?;
+    Ok(url.and_then(|url| HeaderValue::try_from(url).ok()))
 }
 
 /// Verified bytes piece by piece, each read when the one before has gone out. The first is read at once, so that what
@@ -192,6 +209,7 @@ async fn stream_of(mut reading: Reading, range: Range<u64>) -> Result<Body, Cont
 fn failed(error: &ControlError) -> StatusCode {
     match error.kind {
         ErrorKind::NoSource => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorKind::NotAllowed => StatusCode::FORBIDDEN,
         _ => {
             tracing::warn!(kind = ?error.kind, "web: request failed");
             StatusCode::INTERNAL_SERVER_ERROR

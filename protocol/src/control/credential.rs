@@ -215,3 +215,19 @@ pub struct ConnectView {
     /// The login is kept.
     pub connected: bool,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_do_not_show() {
+        let secret = || Secret::new(Zeroizing::new("canary".to_owned()));
+        let values = [("secret_access_key".to_owned(), secret())].into();
+        let set = SetCredential { profile: "archive".to_owned(), values, untested: false };
+        let protect = ProtectCredentials { protection: Protection::Passphrase, passphrase: Some(secret()) };
+        for shown in [format!("{set:?}"), format!("{protect:?}")] {
+            assert!(shown.contains("Secret(…)") && !shown.contains("canary"), "{shown}");
+        }
+    }
+}

@@ -38,6 +38,8 @@ pub enum ErrorKind {
     WordsDiffer,
     /// Nobody answered at the code's addresses.
     InviteUnreachable,
+    /// The inviting device answers, and has heard too many wrong tries lately.
+    InviteBusy,
     /// The role does not allow this.
     NotAllowed,
     /// A device cannot do this to itself.
@@ -48,6 +50,8 @@ pub enum ErrorKind {
     WrongPassphrase,
     /// The credentials cannot be used before they are unlocked.
     CredentialsLocked,
+    /// The file of the credentials or of their key is damaged or gone.
+    CredentialsBroken,
     /// The storage does not take a credential; nothing was kept.
     CredentialRefused,
     /// A credential could not be tried; nothing was kept.

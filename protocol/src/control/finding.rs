@@ -12,6 +12,10 @@ pub enum FindingKind {
     Keys,
     /// The settings make no sense.
     Settings,
+    /// The credentials of this device are damaged, or their key is gone.
+    Credentials,
+    /// The credentials of this device wait for their passphrase or keyring.
+    CredentialsLocked,
     /// The catalog's database is missing or damaged; its next start builds it anew.
     CatalogDamaged,
     /// Segments of a device's log are damaged or shorter than the database.
@@ -78,6 +82,7 @@ impl FindingKind {
         match self {
             Self::SetAside | Self::NoPeers => Severity::Note,
             Self::HeldBack
+            | Self::CredentialsLocked
             | Self::RotationPending
             | Self::LocationOffline
             | Self::LocationNotWritable

@@ -16,12 +16,14 @@ pub use credential::{
 pub use error::{ControlError, ErrorKind};
 pub use finding::{ExaminedView, FindingKind, FindingView, Severity};
 pub use reply::{
-    AheadView, AuditLine, CopyView, DeviceView, DigestView, DisputedView, EnsureView, Evidence, ForkView, FoundView,
-    GatewayView, GotView, HeldView, IndexView, InviteView, JoinView, LocationSummary, LocationView, LogCheckView,
-    PathKind, PeerView, Progress, PutView, ReadableView, RebuildView, RestoredView, RevokeOutcome, RevokedView,
-    SourceKind, SourceView, StatusView, StreamItem, TroubleView, UrlKind, UrlView, WhereView,
+    AccessView, AheadView, AuditLine, CopyView, CustodianView, DefaultView, DefaultWhy, DeviceView, DigestView,
+    DisputedView, EnsureView, Evidence, ForkView, FoundView, GatewayView, GotView, HeldView, IndexView, InviteView,
+    JoinView, LocationSummary, LocationView, LogCheckView, PathKind, PeerView, Progress, PutView, ReadableView,
+    RebuildView, RestoredView, RevokeOutcome, RevokedView, SourceKind, SourceView, StatusView, StreamItem, TroubleView,
+    UrlKind, UrlView, WhereView,
 };
 pub use request::{
-    AddLocation, CatQuery, CompareWords, EnsureRequest, FindQuery, GetRequest, IndexRequest, InviteRequest, LogQuery,
-    NamedRequest, OpenInvite, PutRequest, RecoveryWords, RevokeDevice, ScanMode, SetDeviceRole, UrlRequest, WhereQuery,
+    AddLocation, AllowLocation, CatQuery, CompareWords, CustodianRequest, DefaultLocation, EnsureRequest, FindQuery,
+    GetRequest, IndexRequest, InviteRequest, LogQuery, NamedRequest, OpenInvite, PutRequest, RecoveryWords,
+    RevokeDevice, ScanMode, SetDeviceRole, SetLocation, UrlRequest, WhereQuery,
 };

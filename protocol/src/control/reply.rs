@@ -166,8 +166,10 @@ pub struct EnsureView {
 pub enum UrlKind {
     /// This device, on loopback: only programs of this machine can read it.
     Local,
-    /// The storage that has it, from anywhere.
+    /// The storage that has it, from anywhere, until it ends.
     Presigned,
+    /// The storage that has it, from anywhere and for good: it was set up to be read by all.
+    Public,
 }
 
 /// An address under which a content can be read for a while.
@@ -177,8 +179,8 @@ pub struct UrlView {
     pub content_id: String,
     /// The address; whoever has it can read the content until it ends.
     pub url: String,
-    /// When it ends.
-    pub expires_at: String,
+    /// When it ends; a public one does not.
+    pub expires_at: Option<String>,
     /// Who serves it.
     pub kind: UrlKind,
 }
@@ -355,12 +357,78 @@ pub struct LocationView {
     pub chunked: bool,
     /// What it is for.
     pub purposes: Vec<crate::record::Purpose>,
+    /// Settings of its own, which go before those of its profile.
+    #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    pub settings: std::collections::BTreeMap<String, String>,
     /// Larder never writes there.
     pub read_only: bool,
+    /// Who may do what there.
+    pub access: AccessView,
+    /// Name of the device that alone deletes there, when it is in a cloud.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub custodian: Option<String>,
+    /// New files of this device go there when no location is named.
+    pub default: bool,
     /// Files in it.
     pub files: u64,
     /// Their bytes.
     pub bytes: u64,
+}
+
+/// Who may do what at a location: `everyone`, or roles and names of devices; empty for nobody. Never more than a role allows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccessView {
+    /// Who gets the bytes of what is there.
+    pub read: Vec<String>,
+    /// Who stores there.
+    pub write: Vec<String>,
+    /// Who deletes there.
+    pub delete: Vec<String>,
+    /// Name of the device that said so; absent where nobody did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// What this device may do there.
+    pub here: Vec<crate::record::Action>,
+}
+
+/// Why new files go to a location when none is named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DefaultWhy {
+    /// A person said so on this device.
+    Set,
+    /// It is this device's inbox.
+    Inbox,
+    /// It is the only one that this device can write.
+    Only,
+    /// It is the only one in a folder of this device.
+    Local,
+    /// There is none: nobody set one, and several would do or none.
+    None,
+}
+
+/// The location that new files of this device go to when none is named.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DefaultView {
+    /// Its name, if there is one.
+    pub location: Option<String>,
+    /// Its id.
+    pub location_id: Option<String>,
+    /// Why it is this one.
+    pub why: DefaultWhy,
+}
+
+/// Who alone deletes in a cloud location.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CustodianView {
+    /// Name of the location.
+    pub location: String,
+    /// Its id.
+    pub location_id: String,
+    /// Name of the device.
+    pub device: String,
+    /// Its id.
+    pub device_id: String,
 }
 
 /// A device that fronts a cloud location.
@@ -379,6 +447,9 @@ pub struct GatewayView {
     /// Why it is not connected, as far as this device knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
+    /// The command to run on that device, where it must log in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
     /// Bytes in use at the storage, where it tells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub used: Option<u64>,

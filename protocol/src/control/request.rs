@@ -60,6 +60,55 @@ pub struct AddLocation {
     /// Store unencrypted content in a cloud all the same.
     #[serde(default)]
     pub trust_store: bool,
+    /// Settings of a cloud location that go before those of its profile, without secrets.
+    #[serde(default)]
+    pub settings: Vec<(String, String)>,
+}
+
+/// Changes what may change of a location after it was added; what is absent stays.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SetLocation {
+    /// Name or id.
+    pub location: String,
+    /// A new name.
+    pub name: Option<String>,
+    /// What it is for.
+    pub purposes: Option<Vec<Purpose>>,
+    /// Settings of a cloud location by name; an empty value gives the profile's back.
+    #[serde(default)]
+    pub settings: Vec<(String, String)>,
+}
+
+/// Says who may do what at a location; what is absent stays.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct AllowLocation {
+    /// Name or id.
+    pub location: String,
+    /// Roles, names and ids of devices, or `everyone`, or `nobody`.
+    pub read: Option<Vec<String>>,
+    /// The same for storing.
+    pub write: Option<Vec<String>>,
+    /// The same for deleting.
+    pub delete: Option<Vec<String>>,
+}
+
+/// Asks for the location that new files go to when none is named, or sets it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct DefaultLocation {
+    /// Name or id of the one to set.
+    pub location: Option<String>,
+    /// Forget what was set.
+    #[serde(default)]
+    pub unset: bool,
+}
+
+/// Asks who alone deletes in a cloud location, or hands that over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CustodianRequest {
+    /// Name or id of the location.
+    pub location: String,
+    /// Name or id of the device that shall do it from now on.
+    pub device: Option<String>,
 }
 
 /// Names a device or location.
@@ -185,7 +234,7 @@ pub struct PutRequest {
     /// Absolute paths of files and folders; empty for a stream.
     #[serde(default)]
     pub sources: Vec<String>,
-    /// Name or id of a location of this device [default: its inbox, or its only one].
+    /// Name or id of a location of this device [default: as `location default` says].
     pub location: Option<String>,
     /// Path there; of several sources, and when it ends in `/`, the folder that they go into.
     pub path: Option<String>,
@@ -209,6 +258,9 @@ pub struct UrlRequest {
     pub reference: String,
     /// Seconds that it is good for, 1 to 604,800.
     pub ttl_seconds: u64,
+    /// Served by this device in any case, although a storage could do it itself.
+    #[serde(default)]
+    pub local: bool,
 }
 
 /// Reads the audit log.

@@ -372,7 +372,8 @@ impl Outcome {
         changes.filter(move |(at, _)| self.admission_known(graph, device, *at))
     }
 
-    fn demotions<'a>(&'a self, graph: &'a Graph, device: &'a DeviceId) -> impl Iterator<Item = Index> + 'a {
+    /// Changes that leave a device something else than an admin.
+    pub(super) fn demotions<'a>(&'a self, graph: &'a Graph, device: &'a DeviceId) -> impl Iterator<Item = Index> + 'a {
         self.changes(graph, device).filter(|(_, role)| *role != Role::Admin).map(|(at, _)| at)
     }
 

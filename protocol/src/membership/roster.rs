@@ -39,6 +39,8 @@ pub struct Member {
     pub admitted_by: MembershipOpId,
     /// How much of its catalog log counts although it may not write any more.
     written: Cuts,
+    /// How much of its catalog log it said as an admin, by each change that took that from it; `None` when it never was one.
+    decided: Option<Vec<Cuts>>,
     pub(super) enrolment: Enrolment,
 }
 
@@ -257,6 +259,11 @@ impl Roster {
         self.admitted.iter().copied().chain(self.recovery_signing).collect()
     }
 
+    /// Whether an operation that counts ever admitted this device, whatever became of it since.
+    pub fn ever_admitted(&self, device: &DeviceId) -> bool {
+        self.admitted.contains(device)
+    }
+
     /// Admitted devices that signed two operations with one number.
     pub fn quarantined(&self) -> &BTreeSet<DeviceId> {
         &self.quarantined
@@ -282,6 +289,21 @@ impl Roster {
         }
         let Some(member) = self.member(&author.device) else { return false };
         by_role(member.role) || seq < counted_by(&member.written, author)
+    }
+
+    /// Whether an author might decide for the group when it made a catalog statement: an admin, or one that was one by then.
+    ///
+    /// Of a device that is none any more, what it said before its role was lowered first.
+    pub fn decides(&self, author: &Author, seq: u64) -> bool {
+        if let Some(former) = self.former.get(&author.device) {
+            return former.role == Some(Role::Admin) && seq < counted_by(&former.cuts, author);
+        }
+        let Some(member) = self.member(&author.device) else { return false };
+        member.role == Role::Admin
+            || member
+                .decided
+                .as_ref()
+                .is_some_and(|cuts| !cuts.is_empty() && cuts.iter().all(|cuts| seq < counted_by(cuts, author)))
     }
 
     /// The epoch under which new content and batches are sealed: of those that only readers hold, one that all readers
@@ -415,6 +437,12 @@ fn member(graph: &Graph, outcome: &Outcome, device: &DeviceId) -> Option<Member>
         Body::SetRole(set) => set.cuts.clone(),
         _ => Cuts::default(),
     };
+    let cuts = |at: Index| match &graph.nodes[at].body {
+        Body::SetRole(set) => Some(set.cuts.clone()),
+        _ => None,
+    };
+    let decided =
+        outcome.grants.contains_key(device).then(|| outcome.demotions(graph, device).filter_map(cuts).collect());
     Some(Member {
         device: *device,
         role,
@@ -424,6 +452,7 @@ fn member(graph: &Graph, outcome: &Outcome, device: &DeviceId) -> Option<Member>
         seniority: grants.filter(|_| role == Role::Admin).cloned(),
         admitted_by: graph.nodes[admission].id,
         written,
+        decided,
         enrolment: enrolment.clone(),
     })
 }

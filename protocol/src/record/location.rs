@@ -25,6 +25,9 @@ pub enum Purpose {
     Overflow,
 }
 
+/// Settings of one location, by name, without secrets.
+pub type Settings = List<(Name, Text<512>), 16>;
+
 /// The purposes of one location.
 pub type Purposes = List<Purpose, 5>;
 
@@ -60,6 +63,8 @@ pub struct Location {
     pub read_only: bool,
     /// Unencrypted content may be stored in this untrusted place.
     pub trust_store: bool,
+    /// Settings of its storage that go before those of its profile.
+    pub settings: Settings,
     /// The group forgot it; its files are untouched.
     pub removed: bool,
 }

@@ -4,6 +4,7 @@
 //! and the laws of that merge (idempotent, commutative, associative) as property tests. New kinds get new numbers;
 //! a node that does not know a kind keeps and forwards it untouched.
 
+mod access;
 mod alias;
 mod audit;
 mod checkpoint;
@@ -16,6 +17,7 @@ mod replica;
 mod stamp;
 mod want;
 
+pub use access::{Access, Action, Custodian, DEVICES_MAX, Whom, in_force, permits};
 pub use alias::Alias;
 pub use audit::AuditHead;
 pub use checkpoint::{Checkpoint, CheckpointError, Dead, RANGES_MAX};
@@ -23,7 +25,7 @@ pub use device::Device;
 pub use entry::{Entry, EntryValue, File, GoneReason};
 pub use folder_entry::{CONTEXT_AUTHORS_MAX, Context, ContextError, FolderEntry, FolderFile, FolderValue};
 pub use gateway::{Gateway, GatewayState, StorageUsage, acting_gateway};
-pub use location::{Location, LocationState, Profile, Purpose, Purposes, Storage, StorageState};
+pub use location::{Location, LocationState, Profile, Purpose, Purposes, Settings, Storage, StorageState};
 pub use replica::{Replica, ReplicaState, Suspicion, SuspicionReason};
 pub use stamp::Stamp;
 pub use want::{Want, WantOutcome, WantResult};
@@ -111,11 +113,15 @@ records! {
     13 => AuditHead,
     /// What a device says of its way to a cloud location.
     14 => Gateway,
+    /// Who may do what at a location.
+    15 => Access,
+    /// Who alone deletes in a cloud location.
+    16 => Custodian,
 }
 
 /// Whether statements of a kind always count: announcements of locations and gateways, without which later statements are not believed;
-/// checkpoints; and entries of synced folders, whose contexts name operations one by one
+/// who may do what there; checkpoints; and entries of synced folders, whose contexts name operations one by one
 /// (`docs/decisions/0006-folder-entries.md`). A batch with one of them says so in its header, and never becomes a husk.
 pub const fn lasts(kind: u16) -> bool {
-    matches!(kind, 2 | 11 | 12 | 14)
+    matches!(kind, 2 | 11 | 12 | 14 | 15 | 16)
 }

@@ -43,6 +43,8 @@ pub enum WantResult {
     Occupied,
     /// It could not be done; the reason, for people.
     Failed(Text<512>),
+    /// Who asked may not have something stored there, or may not read the content.
+    NotAllowed,
 }
 
 impl Wire for WantOutcome {

@@ -59,6 +59,11 @@ impl EpochSecret {
         self.derive("larder 2026 snapshot key v1")
     }
 
+    /// Seals copies of the membership log.
+    pub(super) fn members_key(&self) -> Zeroizing<[u8; 32]> {
+        self.derive("larder 2026 membership copy key v1")
+    }
+
     /// Names the gossip topic, so that outsiders cannot tell the group by it.
     pub fn topic(&self) -> [u8; 32] {
         *self.derive("larder 2026 gossip topic v1")

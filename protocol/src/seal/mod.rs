@@ -6,6 +6,7 @@
 mod bundle;
 mod chunk;
 mod envelope;
+mod index;
 mod keys;
 mod manifest;
 mod snapshot;
@@ -17,6 +18,7 @@ pub use chunk::{
 };
 pub use envelope::EnvelopeError;
 pub(crate) use envelope::Signed;
+pub use index::{MembershipCopy, PageMark, SnapshotIndex};
 pub use keys::{EpochSecret, KeyRing};
 pub use manifest::{CHUNKS_MAX, Manifest, ManifestChunk, Piece};
 pub use snapshot::{SNAPSHOT_PAGES, SnapshotEntry, SnapshotPage, page_of};

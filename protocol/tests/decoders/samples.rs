@@ -13,11 +13,12 @@ use larder_protocol::{
     pairing::{Code, CodeInvite, Invite, InviteKey, InviteState, Message, Refusal, Ticket, WordsMessage},
     path::{NfcPath, RelPath},
     record::{
-        Alias, AuditHead, Checkpoint, Context, Device, Entry, EntryValue, File, FolderEntry, FolderFile, FolderValue,
-        Gateway, GatewayState, GoneReason, Location, LocationState, Profile, Purpose, Replica, ReplicaState, Storage,
-        StorageState, StorageUsage, Suspicion, SuspicionReason, Want, WantOutcome, WantResult,
+        Access, Alias, AuditHead, Checkpoint, Context, Custodian, Device, Entry, EntryValue, File, FolderEntry,
+        FolderFile, FolderValue, Gateway, GatewayState, GoneReason, Location, LocationState, Profile, Purpose, Replica,
+        ReplicaState, Storage, StorageState, StorageUsage, Suspicion, SuspicionReason, Want, WantOutcome, WantResult,
+        Whom,
     },
-    seal::{KeyBundle, Manifest, ManifestChunk, SnapshotEntry, SnapshotPage},
+    seal::{KeyBundle, Manifest, ManifestChunk, MembershipCopy, PageMark, SnapshotEntry, SnapshotIndex, SnapshotPage},
     sync::{Frame, Gossip, Locator},
     time::{Hlc, Timestamp},
     vault::{ListedObject, ObjectStat, VaultAnswer, VaultRefusal, VaultRequest},
@@ -151,6 +152,7 @@ fn location(storage: Storage) -> Location {
         purposes: List::truncated([Purpose::Inbox, Purpose::Archive]),
         read_only: false,
         trust_store: true,
+        settings: List::truncated([(text("endpoint"), text("http://localhost"))]),
         removed: false,
     }
 }
@@ -295,6 +297,16 @@ pub fn of(name: &str) -> Vec<Vec<u8>> {
             VaultAnswer::Usage { used: 1 << 30, free: 1 << 40 },
             VaultAnswer::Refused(VaultRefusal::Full),
         ]),
+        "Access" => all(&[
+            Access::open(LOCATION),
+            Access {
+                read: Whom::Only { roles: List::truncated([Role::Admin, Role::Writer]), devices: List::default() },
+                write: Whom::Only { roles: List::default(), devices: List::truncated([device()]) },
+                delete: Whom::Only { roles: List::default(), devices: List::default() },
+                ..Access::open(LOCATION)
+            },
+        ]),
+        "Custodian" => all(&[Custodian { location: LOCATION, device: device() }]),
         "AuditHead" => all(&[AuditHead { lines: 7, head: [33; 32] }]),
         "Alias" => all(&[Alias { content: CONTENT, sha256: [32; 32] }]),
         "KeyBundle" => all(&[KeyBundle::new(GROUP, [(EPOCH, wrapped()), (EPOCH, wrapped())])]),
@@ -302,6 +314,13 @@ pub fn of(name: &str) -> Vec<Vec<u8>> {
         // Private to its module: author, signature and payload as `docs/formats.md` has them.
         "Signed" => vec![[&[28; 32][..], &[64], &[29; 64], &[3, 1, 2, 3]].concat()],
         "SnapshotPage" => all(&[SnapshotPage::empty(LOCATION, 0), page()]),
+        "SnapshotIndex" => all(&[
+            SnapshotIndex::empty(LOCATION),
+            SnapshotIndex::empty(LOCATION).with(PageMark { page: 9, generation: 300, object: CHUNK }),
+        ]),
+        "MembershipCopy" => {
+            all(&[MembershipCopy { group: GROUP, ops: List::truncated([signed_op(2), signed_op(60_000)]) }])
+        }
         "Frame" => all(&[
             Frame::Hello { group: GROUP, epoch: Some(EPOCH), catalog: [30; 32], membership: [31; 32] },
             Frame::MembershipIds(List::truncated([signed_op(2).id()])),

@@ -85,6 +85,7 @@ pub fn location(name: &str) -> (LocationId, Record) {
         purposes: List::default(),
         read_only: false,
         trust_store: true,
+        settings: List::default(),
         removed: false,
     };
     (id, location.into())

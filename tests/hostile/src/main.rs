@@ -36,6 +36,11 @@ pub struct Task {
     /// Its data addresses, for who is told none: `tcp://…` and `udp://…`.
     #[serde(default)]
     pub data: Vec<String>,
+    /// The location that the content is in, in hex.
+    pub location: Option<String>,
+    /// It says that it is the steward of that location, too.
+    #[serde(default)]
+    pub usurp: bool,
     /// The member is a vault by now, and learns nothing.
     #[serde(default)]
     pub vault: bool,

@@ -2,7 +2,7 @@
 
 use super::super::{CatalogError, rows::Reader};
 use larder_protocol::{
-    id::{ContentId, LocationId, WantId},
+    id::{ContentId, DeviceId, LocationId, WantId},
     path::RelPath,
     record::Record,
 };
@@ -10,6 +10,11 @@ use larder_protocol::{
 /// Key of a replica or suspicion.
 pub(in crate::catalog) fn copy_key(content: u32, location: u32, device: &[u8]) -> Vec<u8> {
     [&content.to_be_bytes()[..], &location.to_be_bytes(), device].concat()
+}
+
+/// Key of what a device says of a location as a whole.
+pub(super) fn said_of(location: &LocationId, device: &DeviceId) -> Vec<u8> {
+    [location.as_bytes().as_slice(), device.as_bytes()].concat()
 }
 
 /// Key of an alias.

@@ -27,12 +27,13 @@ use super::{
     index::Index,
     rows::{self, AuthorRow, EntryRow, Reader, RowStamp, Writer},
     tables::{
-        ALIAS_CONTENTS, ALIASES, ANNOUNCED, AUDIT_HEADS, CONTENT_ORDINALS, CONTENTS, DEVICES, ENTRIES, FOLDER_ENTRIES,
-        FOLDER_NUMBERS, FOLDERS, FRONTED, GATEWAYS, LOCATION_NUMBERS, LOCATION_STATES, LOCATION_TOTALS, LOCATIONS,
-        META, NAMES, OUTCOMES, PENDING, PLACES, PROFILES, REFUSED, REPLICAS, SCANS, SUSPICIONS, WANTS,
+        ACCESS, ALIAS_CONTENTS, ALIASES, ANNOUNCED, AUDIT_HEADS, CONTENT_ORDINALS, CONTENTS, CUSTODIANS, DEVICES,
+        ENTRIES, FOLDER_ENTRIES, FOLDER_NUMBERS, FOLDERS, FRONTED, GATEWAYS, LOCATION_NUMBERS, LOCATION_STATES,
+        LOCATION_TOTALS, LOCATIONS, META, NAMES, OUTCOMES, PENDING, PLACES, PROFILES, REFUSED, REPLICAS, SCANS,
+        SUSPICIONS, WANTS,
     },
 };
-use keys::pending_key;
+use keys::{pending_key, said_of};
 use larder_protocol::{
     codec,
     id::{DeviceId, LocationId},
@@ -83,6 +84,8 @@ pub(in crate::catalog) struct Merge<'t> {
     locations: RowTable<'t>,
     location_states: RowTable<'t>,
     gateways: RowTable<'t>,
+    access: RowTable<'t>,
+    custodians: RowTable<'t>,
     fronted: Table<'t, (u32, u32), &'static [u8]>,
     profiles: RowTable<'t>,
     wants: RowTable<'t>,
@@ -159,6 +162,8 @@ impl<'t> Merge<'t> {
             locations: txn.open_table(LOCATIONS)?,
             location_states: txn.open_table(LOCATION_STATES)?,
             gateways: txn.open_table(GATEWAYS)?,
+            access: txn.open_table(ACCESS)?,
+            custodians: txn.open_table(CUSTODIANS)?,
             fronted: txn.open_table(FRONTED)?,
             profiles: txn.open_table(PROFILES)?,
             wants: txn.open_table(WANTS)?,
@@ -268,8 +273,19 @@ impl<'t> Merge<'t> {
                 to.number(epoch);
                 self.fronted.insert(key, rows::close(FRONTED, &key, &to.0).as_slice())?;
                 self.changes.locations.insert(gateway.location);
-                let key = [gateway.location.as_bytes().as_slice(), author.device.as_bytes()].concat();
+                let key = said_of(&gateway.location, &author.device);
                 self.put(|m| &mut m.gateways, GATEWAYS, &key, kind, 0, stamp, body).map(|_| ())
+            }
+            // Whether it is in force is asked when it is read.
+            Record::Access(access) => {
+                self.changes.locations.insert(access.location);
+                let key = said_of(&access.location, &author.device);
+                self.put(|m| &mut m.access, ACCESS, &key, kind, 0, stamp, body).map(|_| ())
+            }
+            Record::Custodian(custodian) => {
+                self.changes.locations.insert(custodian.location);
+                let key = said_of(&custodian.location, &author.device);
+                self.put(|m| &mut m.custodians, CUSTODIANS, &key, kind, 0, stamp, body).map(|_| ())
             }
             Record::Profile(profile) => {
                 let key = profile.name.as_bytes().to_vec();
@@ -475,6 +491,8 @@ impl<'t> Merge<'t> {
             &mut self.locations,
             &mut self.location_states,
             &mut self.gateways,
+            &mut self.access,
+            &mut self.custodians,
             &mut self.profiles,
             &mut self.wants,
             &mut self.outcomes,

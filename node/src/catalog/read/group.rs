@@ -3,13 +3,16 @@
 use super::{
     super::{
         CatalogError,
-        tables::{AUDIT_HEADS, DEVICES, GATEWAYS, LOCATION_STATES, LOCATIONS, OUTCOMES, PENDING, PROFILES, WANTS},
+        tables::{
+            ACCESS, AUDIT_HEADS, CUSTODIANS, DEVICES, GATEWAYS, LOCATION_STATES, LOCATIONS, OUTCOMES, PENDING,
+            PROFILES, WANTS,
+        },
     },
     Known, KnownLocation, Snapshot,
 };
 use larder_protocol::{
     id::{DeviceId, LocationId, WantId},
-    record::{AuditHead, Device, Gateway, GatewayState, Location, Profile, Want, WantOutcome},
+    record::{Access, AuditHead, Custodian, Device, Gateway, GatewayState, Location, Profile, Want, WantOutcome},
 };
 use redb::ReadableTableMetadata;
 use std::collections::BTreeMap;
@@ -67,6 +70,22 @@ impl Snapshot {
     pub fn gateways(&self) -> Result<Vec<Known<Gateway>>, CatalogError> {
         let all = self.statements::<Gateway>(GATEWAYS)?.into_iter().map(|(_, known)| known);
         Ok(all.filter(|known| known.value.state != GatewayState::Withdrawn).collect())
+    }
+
+    /// What each device said last of who may do what at any location, by whomever.
+    ///
+    /// # Errors
+    /// As [`digest`](Self::digest).
+    pub fn access(&self) -> Result<Vec<Known<Access>>, CatalogError> {
+        Ok(self.statements(ACCESS)?.into_iter().map(|(_, known)| known).collect())
+    }
+
+    /// What each device said last of who alone deletes in any cloud location, by whomever.
+    ///
+    /// # Errors
+    /// As [`digest`](Self::digest).
+    pub fn custodians(&self) -> Result<Vec<Known<Custodian>>, CatalogError> {
+        Ok(self.statements(CUSTODIANS)?.into_iter().map(|(_, known)| known).collect())
     }
 
     /// All devices that described themselves.

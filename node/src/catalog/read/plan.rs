@@ -133,6 +133,8 @@ impl Roles<'_> {
             Record::Want(_)
             | Record::Location(_)
             | Record::Gateway(_)
+            | Record::Access(_)
+            | Record::Custodian(_)
             | Record::Checkpoint(_)
             | Record::FolderEntry(_) => Role::Stays,
         }

@@ -160,7 +160,7 @@ fn husk(sealed: &SealedBatch) -> SealedBatch {
     identity(1).seal_husk(&identity(1).husk_of(sealed).unwrap().unwrap().0).unwrap()
 }
 
-fn checkpoint(from: u64, until: u64) -> Record {
+pub(super) fn checkpoint(from: u64, until: u64) -> Record {
     Checkpoint::new(std::iter::once(from..until)).unwrap().into()
 }
 

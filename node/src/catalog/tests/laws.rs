@@ -6,8 +6,9 @@ use larder_protocol::{
     log::{Author, SealedBatch},
     path::NfcPath,
     record::{
-        Alias, AuditHead, Context, Device, FolderEntry, FolderFile, FolderValue, Gateway, GatewayState, LocationState,
-        Profile, Replica, ReplicaState, StorageState, Suspicion, SuspicionReason, Want, WantOutcome, WantResult,
+        Access, Alias, AuditHead, Context, Custodian, Device, FolderEntry, FolderFile, FolderValue, Gateway,
+        GatewayState, LocationState, Profile, Replica, ReplicaState, StorageState, Suspicion, SuspicionReason, Want,
+        WantOutcome, WantResult, Whom,
     },
 };
 use proptest::prelude::*;
@@ -53,6 +54,13 @@ fn records() -> impl Strategy<Value = Record> {
             state: if serves { GatewayState::Serving } else { GatewayState::Withdrawn },
             seen: NOW,
             usage: None,
+        })),
+        1 => (0u8..2, any::<bool>()).prop_map(|(number, shut)| Record::from(Access {
+            write: if shut { Whom::Only { roles: List::default(), devices: List::default() } } else { Whom::Everyone },
+            ..Access::open(location_id(number))
+        })),
+        1 => (0u8..2, 1u8..3).prop_map(|(number, of)| Record::from(Custodian {
+            location: location_id(number), device: device(of),
         })),
         1 => (0u8..2, 0u8..4).prop_map(|(number, of)| Record::from(Suspicion {
             location: location_id(number), content: content(of), reason: SuspicionReason::Changed, seen: NOW,

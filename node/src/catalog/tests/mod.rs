@@ -67,6 +67,7 @@ pub(super) fn location(number: u8, mount_epoch: u64) -> Record {
         purposes: List::default(),
         read_only: false,
         trust_store: false,
+        settings: List::default(),
         removed: false,
     })
 }

@@ -46,7 +46,7 @@ pub(crate) struct Described {
     pub(crate) profile: String,
     pub(crate) spec: ProfileSpec,
     pub(crate) address: Address,
-    /// The profile's settings under those of the address.
+    /// The profile's settings under the location's own, and those under what the address gives.
     pub(crate) config: ProviderConfig,
 }
 
@@ -74,9 +74,10 @@ impl Described {
         profile: Option<&Profile>,
     ) -> Self {
         let built_in = crate::storage::built_in(&location.profile).unwrap_or(ProfileSpec::SEALED);
-        let settings: ProviderConfig = profile
+        let mut settings: ProviderConfig = profile
             .map(|profile| profile.config.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect())
             .unwrap_or_default();
+        settings.extend(location.settings.iter().map(|(name, value)| (name.to_string(), value.to_string())));
         Self {
             id: location.id,
             mount_epoch: location.mount_epoch,

@@ -82,6 +82,13 @@ impl Clouds {
         self.ready.notify_one();
     }
 
+    /// Closes a location whose storage was not there at the last look; [`refresh`] opens it again.
+    pub(crate) fn renew(&self, id: &LocationId) {
+        if self.get(id).is_some_and(|cloud| !cloud.may_be_there()) {
+            self.remove(id);
+        }
+    }
+
     fn remove(&self, id: &LocationId) {
         if let Some(before) = self.clouds.write().unwrap_or_else(PoisonError::into_inner).remove(id) {
             before.close();
@@ -115,9 +122,12 @@ impl Clouds {
     }
 
     /// A file with an object that one of the clouds holds: brought, checked against its name, and kept for a while. Blocks, but
-    /// never on a cloud that is known not to answer.
-    pub(crate) fn fetch(&self, hash: &[u8; 32]) -> Option<Blob> {
+    /// never on a cloud that is known not to answer. Only clouds that `may_read` allows are asked.
+    pub(crate) fn fetch(&self, hash: &[u8; 32], may_read: &dyn Fn(&LocationId) -> bool) -> Option<Blob> {
         let id = ChunkId::new(*hash);
-        self.all().into_iter().find_map(|cloud| self.runtime.block_on(cloud.bring(id)))
+        self.all()
+            .into_iter()
+            .filter(|cloud| may_read(&cloud.id))
+            .find_map(|cloud| self.runtime.block_on(cloud.bring(id)))
     }
 }

@@ -3,17 +3,21 @@
 use super::{Cloud, Described};
 use crate::{
     audit::Event,
-    node::Node,
+    node::{Node, now},
     operations::{blocking, errors},
-    storage::upload,
+    storage::{sweep_probes, upload},
 };
 use larder_protocol::{
     control::ControlError,
     id::LocationId,
     membership::Role,
-    record::{Gateway, GatewayState},
+    record::{Gateway, GatewayState, StorageUsage},
 };
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// How long changes are gathered before they are looked at.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -22,6 +26,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(300);
 /// How soon one that is not there is looked at again; doubles up to the longest.
 const AGAIN_FIRST: Duration = Duration::from_secs(2);
 const AGAIN_MAX: Duration = Duration::from_secs(120);
+/// How often what tests left is removed; it counts as left after a day.
+const SWEEP_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Looks after the clouds of this device until the node stops.
 pub(crate) async fn run(node: Arc<Node>) {
@@ -90,7 +96,7 @@ pub(crate) async fn refresh(node: &Arc<Node>) -> Result<(), ControlError> {
 /// Looks whether one storage is there, again and again.
 async fn watch(node: Arc<Node>, cloud: Arc<Cloud>) {
     let mut pause = AGAIN_FIRST;
-    let mut swept = false;
+    let mut swept = None;
     loop {
         let standing = tokio::select! {
             standing = cloud.probe() => standing,
@@ -106,9 +112,12 @@ async fn watch(node: Arc<Node>, cloud: Arc<Cloud>) {
         if there && !was {
             node.clouds.ready.notify_one();
         }
-        if there && !swept {
-            swept = true;
-            sweep(&node, &cloud).await;
+        if there && swept.is_none_or(|at: Instant| at.elapsed() >= SWEEP_EVERY) {
+            if swept.is_none() {
+                sweep_uploads(&node, &cloud).await;
+            }
+            sweep_tests(&cloud).await;
+            swept = Some(Instant::now());
         }
         pause = if there { AGAIN_FIRST } else { (pause * 2).min(AGAIN_MAX) };
         tokio::select! {
@@ -133,19 +142,32 @@ async fn tell(node: &Arc<Node>, cloud: &Arc<Cloud>) -> Result<(), ControlError> 
     })
     .await?;
     let mount_epoch = cloud.described.mount_epoch;
-    if said.as_ref().is_some_and(|said| said.state == state && said.mount_epoch == mount_epoch) {
+    let is_news =
+        |said: &Gateway| said.state != state || said.mount_epoch != mount_epoch || is_far(said.usage, standing.usage);
+    if said.as_ref().is_some_and(|said| !is_news(said)) {
         return Ok(());
     }
+    let is_change = said.as_ref().is_none_or(|said| said.state != state);
     let usage = standing.usage.or_else(|| said.and_then(|said| said.usage));
     let record = Gateway { location: cloud.id, mount_epoch, state, seen: standing.seen, usage };
     node.append(vec![record.into()], Vec::new()).await?;
-    let event = Event::ok("gateway", cloud.id).fact("location", &cloud.described.name);
-    node.note(event.fact("state", format!("{state:?}")));
+    if is_change {
+        let event = Event::ok("gateway", cloud.id).fact("location", &cloud.described.name);
+        node.note(event.fact("state", format!("{state:?}")));
+    }
     Ok(())
 }
 
+/// Whether a storage is so much fuller or emptier than was said that others should know: by a twentieth.
+fn is_far(said: Option<StorageUsage>, now: Option<StorageUsage>) -> bool {
+    let Some(now) = now else { return false };
+    said.is_none_or(|said| {
+        said.total.is_some() != now.total.is_some() || said.used.abs_diff(now.used) > said.used.max(now.used) / 20
+    })
+}
+
 /// Gives up uploads that a crash left, where nobody else can have begun them.
-async fn sweep(node: &Arc<Node>, cloud: &Arc<Cloud>) {
+async fn sweep_uploads(node: &Arc<Node>, cloud: &Arc<Cloud>) {
     let (reading, id) = (node.clone(), cloud.id);
     let alone = blocking(move || {
         let all = reading.catalog.read().and_then(|snapshot| snapshot.gateways()).map_err(errors::catalog)?;
@@ -156,5 +178,15 @@ async fn sweep(node: &Arc<Node>, cloud: &Arc<Cloud>) {
         Ok(0) => {}
         Ok(gone) => tracing::info!(gone, location = %cloud.described.name, "uploads that a crash left are given up"),
         Err(error) => tracing::info!(%error, "uploads that a crash left stay for now"),
+    }
+}
+
+/// Removes what tests of the storage left that were killed.
+async fn sweep_tests(cloud: &Cloud) {
+    let Ok(storage) = cloud.storage() else { return };
+    match sweep_probes(&*storage, now()).await {
+        Ok(0) => {}
+        Ok(gone) => tracing::info!(gone, location = %cloud.described.name, "what tests left is removed"),
+        Err(error) => tracing::info!(%error, "what tests left stays for now"),
     }
 }

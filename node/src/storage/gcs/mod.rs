@@ -15,9 +15,9 @@ use super::{
     http::{
         Http, Reply, check_address, encode, encode_path,
         parts::{self, Ask, Bucket},
-        query, range_header, rfc3339, write_and_read,
+        query, range_header, rfc3339,
     },
-    value,
+    probe, value,
 };
 use account::ServiceAccount;
 use bytes::{Bytes, BytesMut};
@@ -267,7 +267,7 @@ impl StorageProvider for GcsProvider {
     }
 
     fn test(&self) -> Pending<'_, ()> {
-        Box::pin(write_and_read(self))
+        Box::pin(probe::write_and_read(self))
     }
 
     fn presign(&self) -> Option<&dyn Presign> {

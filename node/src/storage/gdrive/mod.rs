@@ -16,10 +16,9 @@ use super::{
     http::{
         Http, Reply, check_address, query, range_header,
         resumable::{self, Answer},
-        write_and_read,
     },
     oauth::{Service, Tokens},
-    value,
+    probe, value,
 };
 use bytes::{Bytes, BytesMut};
 use files::File;
@@ -287,7 +286,7 @@ impl StorageProvider for GdriveProvider {
     }
 
     fn test(&self) -> Pending<'_, ()> {
-        Box::pin(write_and_read(self))
+        Box::pin(probe::write_and_read(self))
     }
 
     fn if_absent(&self) -> IfAbsent {

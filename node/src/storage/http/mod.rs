@@ -4,7 +4,7 @@ pub(super) mod parts;
 pub(super) mod resumable;
 pub(super) mod xml;
 
-use super::{ObjectKey, PutMode, SettingError, StorageError, StorageErrorKind, StorageProvider};
+use super::{SettingError, StorageError, StorageErrorKind};
 use bytes::{Bytes, BytesMut};
 use larder_protocol::time::Timestamp;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -239,21 +239,6 @@ pub(super) fn check_address(provider: &'static str, setting: &str, given: Option
         "https" => Ok(()),
         "http" if local => Ok(()),
         _ => wrong("must begin with https://"),
-    }
-}
-
-/// Puts an object, reads it and removes it: whether the credential may do all of that.
-pub(super) async fn write_and_read(storage: &dyn StorageProvider) -> Result<(), StorageError> {
-    let key = ObjectKey::probe();
-    let bytes: [u8; 16] = crate::keys::random();
-    storage.put(&key, Bytes::copy_from_slice(&bytes), PutMode::Replace).await?;
-    let got = storage.get_range(&key, None).await?;
-    storage.delete(&key).await?;
-    // Two devices may test at the same time: another probe of that length is as good.
-    if got.len() == bytes.len() {
-        Ok(())
-    } else {
-        Err(StorageError::new(storage.name(), StorageErrorKind::Damaged, "what was written is not what is read"))
     }
 }
 

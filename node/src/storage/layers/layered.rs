@@ -225,6 +225,10 @@ impl<A: Around> Presign for Layered<A> {
     fn presign_get<'a>(&'a self, key: &'a ObjectKey, lifetime: Duration) -> Pending<'a, SignedUrl> {
         self.able(Op::Presign, self.inner.presign(), move |inner| inner.presign_get(key, lifetime))
     }
+
+    fn is_public(&self) -> bool {
+        self.inner.presign().is_some_and(|inner| inner.is_public())
+    }
 }
 
 impl<A: Around> Multipart for Layered<A> {

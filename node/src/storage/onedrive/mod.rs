@@ -12,9 +12,10 @@ use super::{
     http::{
         Http, Reply, check_address, encode_path, range_header,
         resumable::{self, Answer},
-        rfc3339, write_and_read,
+        rfc3339,
     },
     oauth::{Service, Tokens},
+    probe,
     tree::{self, Child, Folders},
     value,
 };
@@ -435,7 +436,7 @@ impl StorageProvider for OnedriveProvider {
     }
 
     fn test(&self) -> Pending<'_, ()> {
-        Box::pin(write_and_read(self))
+        Box::pin(probe::write_and_read(self))
     }
 
     fn if_absent(&self) -> IfAbsent {

@@ -318,7 +318,7 @@ impl StorageProvider for S3Provider {
     }
 
     fn test(&self) -> Pending<'_, ()> {
-        Box::pin(super::http::write_and_read(self))
+        Box::pin(super::probe::write_and_read(self))
     }
 
     fn if_absent(&self) -> IfAbsent {
@@ -345,6 +345,10 @@ impl Presign for S3Provider {
             let query = self.keys.query("GET", &self.host, &path, lifetime, SystemTime::now());
             Ok(SignedUrl(format!("{}{path}?{query}", self.base)))
         })
+    }
+
+    fn is_public(&self) -> bool {
+        self.public.is_some()
     }
 }
 

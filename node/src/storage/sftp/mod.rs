@@ -8,8 +8,7 @@ mod session;
 
 use super::{
     Credential, IfAbsent, ObjectKey, Page, Pending, ProviderConfig, ProviderFactory, Put, PutMode, Quota, Rename,
-    Setting, SettingError, Stat, StorageError, StorageErrorKind, StorageProvider, Usage, Version, check_config,
-    http::write_and_read,
+    Setting, SettingError, Stat, StorageError, StorageErrorKind, StorageProvider, Usage, Version, check_config, probe,
     tree::{self, Child, Folders},
     value,
 };
@@ -406,7 +405,7 @@ impl StorageProvider for SftpProvider {
 
     fn test(&self) -> Pending<'_, ()> {
         Box::pin(async move {
-            write_and_read(self).await?;
+            probe::write_and_read(self).await?;
             self.sweep_temp().await
         })
     }

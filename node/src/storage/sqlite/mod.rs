@@ -5,15 +5,17 @@
 //! answered is on the disk. One connection writes, one reads, each on its own lock; SQLite keeps readers whole while somebody
 //! writes.
 
+mod file;
 mod parts;
 mod search;
 
 use super::{
     Changes, Credential, Listed, Multipart, ObjectKey, PAGE_MAX, Page, Pending, ProviderConfig, ProviderFactory, Put,
     PutMode, Quota, Rename, Search, Setting, SettingError, Stat, StorageError, StorageErrorKind, StorageProvider,
-    Usage, Version, Watch, check_config, clock::now,
+    Usage, Version, Watch, check_config, clock::now, layout::probe_key,
 };
 use bytes::Bytes;
+use file::OpenFile;
 use larder_protocol::time::Timestamp;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, TransactionBehavior, params};
 use std::{
@@ -86,6 +88,7 @@ impl ProviderFactory for SqliteFactory {
 /// Objects in a SQLite file.
 #[derive(Clone)]
 pub struct SqliteProvider {
+    file: Arc<OpenFile>,
     writer: Arc<Mutex<Connection>>,
     reader: Arc<Mutex<Connection>>,
 }
@@ -213,10 +216,12 @@ impl SqliteProvider {
         if !folder {
             return Err(StorageError::new(NAME, StorageErrorKind::Unavailable, "the folder is not there"));
         }
+        OpenFile::check_log(path)?;
         let mut writer = connect(path)?;
         prepare(&mut writer)?;
         let reader = connect(path)?;
-        Ok(Self { writer: Arc::new(Mutex::new(writer)), reader: Arc::new(Mutex::new(reader)) })
+        let file = Arc::new(OpenFile::of(path)?);
+        Ok(Self { file, writer: Arc::new(Mutex::new(writer)), reader: Arc::new(Mutex::new(reader)) })
     }
 
     fn run<'a, T: Send + 'static>(
@@ -224,10 +229,14 @@ impl SqliteProvider {
         on: &Arc<Mutex<Connection>>,
         work: impl FnOnce(&mut Connection) -> Result<T, Failure> + Send + 'static,
     ) -> Pending<'a, T> {
-        let on = on.clone();
+        let (on, file) = (on.clone(), self.file.clone());
         Box::pin(async move {
             let done = tokio::task::spawn_blocking(move || {
-                work(&mut on.lock().unwrap_or_else(PoisonError::into_inner)).map_err(StorageError::from)
+                let mut connection = on.lock().unwrap_or_else(PoisonError::into_inner);
+                file.check()?;
+                let done = work(&mut connection).map_err(StorageError::from)?;
+                // What was moved away meanwhile is not acknowledged.
+                file.check().map(|()| done)
             });
             done.await.map_err(|error| StorageError::new(NAME, StorageErrorKind::Other, error.to_string()))?
         })
@@ -338,7 +347,7 @@ impl StorageProvider for SqliteProvider {
 
     fn test(&self) -> Pending<'_, ()> {
         self.write(|tx| {
-            let key = ObjectKey::probe();
+            let key = probe_key();
             put(tx, &key, b"probe", PutMode::Replace)?;
             remove(tx, &key)?;
             Ok(())

@@ -2,6 +2,7 @@
 
 mod layers;
 mod model;
+mod recovery;
 mod registry;
 mod uploads;
 
@@ -49,6 +50,32 @@ async fn sqlite_conforms_and_keeps_what_it_has() {
     std::fs::write(&other, vec![7; 10_000]).unwrap();
     let damaged = sqlite::SqliteProvider::open(&other).err().unwrap();
     assert_eq!((damaged.kind, damaged.retry), (StorageErrorKind::Damaged, Retry::No));
+}
+
+/// SQLite goes on writing into a file that nobody will find again: that must not be called stored.
+#[cfg(feature = "clouds")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sqlite_file_that_was_moved_away_takes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, away) = (dir.path().join("objects.db"), dir.path().join("away.db"));
+    let provider = sqlite::SqliteProvider::open(&file).unwrap();
+    let keys = ["before", "while", "after"].map(|key| ObjectKey::new(key).unwrap());
+    let put = |key| provider.put(key, "x".into(), PutMode::IfAbsent);
+    put(&keys[0]).await.unwrap();
+    std::fs::rename(&file, &away).unwrap();
+    let error = put(&keys[1]).await.unwrap_err();
+    assert_eq!((error.kind, error.may_retry()), (StorageErrorKind::Unavailable, true));
+    assert!(provider.get_range(&keys[0], None).await.is_err() && provider.test().await.is_err());
+    // Opening it does not put an empty file beside the log of the one that is away.
+    assert!(sqlite::SqliteProvider::open(&file).is_err() && !file.exists());
+    std::fs::copy(&away, &file).unwrap();
+    assert_eq!(put(&keys[1]).await.unwrap_err().kind, StorageErrorKind::Unavailable, "another file");
+    std::fs::rename(&away, &file).unwrap();
+    put(&keys[2]).await.unwrap();
+    drop(provider);
+    let again = sqlite::SqliteProvider::open(&file).unwrap();
+    let kept: Vec<_> = list_all(&again, "").await.unwrap().into_iter().map(|listed| listed.key).collect();
+    assert_eq!(kept, [keys[2].clone(), keys[0].clone()], "what was refused is not there");
 }
 
 #[tokio::test]

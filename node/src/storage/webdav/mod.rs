@@ -8,7 +8,8 @@
 use super::{
     Credential, IfAbsent, ObjectKey, Page, Pending, ProviderConfig, ProviderFactory, Put, PutMode, Rename, Setting,
     SettingError, Stat, StorageError, StorageErrorKind, StorageProvider, Version, check_config,
-    http::{Http, Reply, check_address, encode_path, http_date, range_header, write_and_read, xml},
+    http::{Http, Reply, check_address, encode_path, http_date, range_header, xml},
+    probe,
     tree::{self, Child, Folders},
     value,
 };
@@ -299,7 +300,7 @@ impl StorageProvider for WebDavProvider {
 
     fn test(&self) -> Pending<'_, ()> {
         Box::pin(async move {
-            write_and_read(self).await?;
+            probe::write_and_read(self).await?;
             self.sweep_temp().await
         })
     }

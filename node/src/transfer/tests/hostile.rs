@@ -476,11 +476,12 @@ fn blobs_beyond_the_quota_are_streamed() {
     let item = files.add(&dir.path().join("file"), &bytes);
     let outboards = Outboards::open(dir.path().join("outboards")).unwrap();
     let quotas = super::super::transport::Quotas::default();
-    let quota = quotas.of(&DeviceId::new([1; 32]));
+    let device = DeviceId::new([1; 32]);
+    let quota = quotas.of(&device);
     let wanted = vec![(item.hash.into(), bao_tree::ChunkRanges::all())];
     let answer = || {
         let mut out = Vec::new();
-        super::super::serve::respond(&files, &outboards, &quota, &wanted, &mut out).unwrap();
+        super::super::serve::respond((&files, &device), &outboards, &quota, &wanted, &mut out).unwrap();
         out
     };
     let whole = answer();

@@ -183,6 +183,25 @@ fn the_cut_says_how_much_of_a_catalog_log_counts() {
 }
 
 #[test]
+fn what_was_decided_as_an_admin_stands_and_nothing_else() {
+    let mut log = admins(1..=3);
+    log.admit(&key(1), &admit(4, Role::Writer)).unwrap();
+    let decides = |log: &MembershipLog, number, seq| {
+        log.roster().decides(&crate::log::Author { device: device(number), incarnation: 0 }, seq)
+    };
+    assert!(decides(&log, 1, 9) && decides(&log, 2, 9) && !decides(&log, 4, 0) && !decides(&log, 9, 0));
+    let cuts = || Cuts::new(vec![(0, 5)]).unwrap();
+    log.set_role(&key(1), device(2), Role::Writer, cuts()).unwrap();
+    assert!(decides(&log, 2, 4) && !decides(&log, 2, 5));
+    // What it wrote as a writer decides nothing afterwards.
+    log.set_role(&key(1), device(2), Role::Reader, Cuts::new(vec![(0, 8)]).unwrap()).unwrap();
+    assert!(decides(&log, 2, 4) && !decides(&log, 2, 7));
+    log.remove(&key(1), device(3), cuts()).unwrap();
+    log.remove(&key(1), device(4), cuts()).unwrap();
+    assert!(decides(&log, 3, 4) && !decides(&log, 3, 5) && !decides(&log, 4, 0));
+}
+
+#[test]
 fn who_may_not_write_any_more_keeps_what_it_wrote() {
     let mut log = admins(1..=2);
     log.admit(&key(2), &admit(3, Role::Writer)).unwrap();

@@ -9,9 +9,9 @@ use crate::{
 };
 use anyhow::{Context, Result, ensure};
 use larder_protocol::{
-    id::ContentId,
+    id::{ContentId, LocationId},
     log::{Batch, VersionVector},
-    record::EntryValue,
+    record::{Access, EntryValue, Record},
     sync::Gossip,
 };
 use serde_json::{Value, json};
@@ -127,4 +127,37 @@ pub async fn revoked(peer: &Arc<Peer>) -> Result<Value> {
         ensure!(peer.open(crate::peer::SYNC).await.is_err(), "it is let into a session");
     }
     Ok(json!({ "shut out": true }))
+}
+
+/// Asks for a content that a rule withholds from it, after it has lifted the rule by its own word; as the steward, where the
+/// task says so.
+pub async fn withheld(peer: &Arc<Peer>) -> Result<Value> {
+    let content = larder_protocol::id::from_hex(peer.task.content.as_deref().context("a content")?)?;
+    let request = data::request(content.try_into().map_err(|_| anyhow::anyhow!("content id"))?)?;
+    let location: LocationId = peer.task.location.as_deref().context("a location")?.parse()?;
+    let mut ops = vec![forge::op(&Access::open(location).into(), forge::reading())?];
+    if peer.task.usurp
+        && let (_, Record::Location(own)) = forge::location("shelf")
+    {
+        let taken = larder_protocol::record::Location { id: location, mount_epoch: 99, ..own };
+        ops.insert(0, forge::op(&taken.into(), forge::reading())?);
+    }
+    let (claims, batches) = forge::log(peer, vec![ops])?;
+    ensure!(Talk::deliver(peer, &claims, batches).await?, "sound statements were refused");
+    let (asker, again) = (peer.clone(), request.clone());
+    tokio::task::spawn_blocking(move || {
+        let mut stream = data::tcp(&asker)?;
+        ensure!(data::ask_tcp(&mut stream, &again)? == [0xff; 4], "it is served over TCP");
+        let mut code = [0; 4];
+        stream.read_exact(&mut code)?;
+        ensure!(u32::from_le_bytes(code) == 16, "the code is {code:?}");
+        anyhow::Ok(())
+    })
+    .await??;
+    let connection = data::quic(peer, None).await?;
+    let (mut send, mut receive) = connection.open_bi().await?;
+    send.write_all(&request).await?;
+    send.finish()?;
+    ensure!(receive.read_to_end(1 << 24).await.is_err(), "it is served over QUIC");
+    Ok(json!({ "withheld": true }))
 }

@@ -47,6 +47,7 @@ enum Which {
     FalseGrants,
     Equivocation,
     Revoked,
+    Withheld,
     Escalation,
     Junk,
     Reader,
@@ -61,7 +62,7 @@ const fn attack(name: &'static str, which: Which) -> Attack {
 }
 
 /// All of them: the twenty-four of the test plan, then those of other roles and of strangers.
-pub const TABLE: [Attack; 29] = [
+pub const TABLE: [Attack; 30] = [
     attack("oversize", Which::Oversize),
     attack("slow", Which::Slow),
     attack("truncated", Which::Truncated),
@@ -88,6 +89,7 @@ pub const TABLE: [Attack; 29] = [
     attack("junk-records", Which::Junk),
     attack("reader", Which::Reader),
     attack("vault", Which::Vault),
+    attack("withheld", Which::Withheld),
     attack("flood", Which::Flood),
     attack("stranger", Which::Stranger),
     attack("half-open", Which::HalfOpen),
@@ -123,6 +125,7 @@ pub async fn run(attack: &Attack, peer: &Arc<Peer>) -> Result<Value> {
         Which::LyingSize => data::lie(peer, crate::data::Lie::Size).await,
         Which::WrongBytes => data::lie(peer, crate::data::Lie::Bytes).await,
         Which::Revoked => data::revoked(peer).await,
+        Which::Withheld => data::withheld(peer).await,
         Which::Stranger => stranger::knock(peer).await,
         Which::HalfOpen => stranger::half_open(peer).await,
     }

@@ -61,3 +61,19 @@ fn a_removed_member_is_shut_out_of_everything() {
     let status = scene.victim.object(["status"]);
     assert!(json::list(&status, "peers").iter().all(|peer| peer["name"] != "mallory"), "{status:#}");
 }
+
+/// What a location's rule withholds from a member it does not get, whatever it says of the rule, or of whose place that is.
+#[test]
+fn a_member_gets_nothing_from_where_it_may_not_read() {
+    let mut scene = Scene::new();
+    let shelf = scene.victim.object(["location", "allow", "shelf", "--read", "victim,friend"]);
+    let usurps = |usurp: bool| json!({ "location": shelf["id"], "usurp": usurp });
+    let attacker = scene.attack("withheld", true, usurps(false));
+    scene.goes_on();
+    assert_eq!(scene::report("withheld", attacker)["withheld"], true);
+    scene.is_unharmed();
+    let shown = scene.friend.object(["location", "show", "shelf"]);
+    assert_eq!(shown["access"]["read"], json!(["friend", "victim"]), "{shown:#}");
+    let attacker = scene.attack("withheld", true, usurps(true));
+    assert_eq!(scene::report("withheld", attacker)["withheld"], true);
+}
