@@ -299,7 +299,7 @@ pub(crate) enum LocationCommand {
 pub(crate) struct LocationAddArgs {
     /// How to call it.
     pub(crate) name: String,
-    /// The folder, or an address such as s3://bucket/prefix.
+    /// The folder, or an address: s3://bucket/prefix, peer://DEVICE, …
     #[arg(value_name = "URI")]
     pub(crate) path: PathBuf,
     /// How files are kept there: `raw` in place, `sealed` as encrypted chunks, or a profile of your own.

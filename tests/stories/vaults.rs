@@ -2,6 +2,7 @@
 
 use larder_tests::{Node, World, data, eventually, json};
 use serde_json::{Value, json};
+use std::fs;
 
 /// The copy of a content at a location, as `where` tells it.
 fn copy_at(answer: &Value, location: &str) -> Option<Value> {
@@ -81,4 +82,113 @@ fn a_vault_keeps_what_one_device_stores_for_the_others() {
     stands(&desktop, "offsite", "connected");
     desktop.ok(["get", &film, "-o", target.to_str().unwrap()]);
     assert_eq!(data::hash(&target), film);
+}
+
+#[test]
+fn only_sealed_objects_go_to_a_device_that_is_a_vault() {
+    let world = World::new();
+    let [laptop, nas] = world.group(["laptop", "nas"]);
+    let films = laptop.folder("films");
+    let film = data::file(&films.join("film.mp4"), 1, 3_000_000);
+    laptop.add("films", &films);
+    nas.finds("film", &film);
+    let error = laptop.fails(2, "bad-request", ["location", "add", "offsite", "peer://nas"]);
+    assert!(json::text(&error, "message").contains("a writer"), "{error:#}");
+    laptop.fails(4, "unknown-reference", ["location", "add", "offsite", "peer://nobody"]);
+
+    // What it knew as a writer it still knows; what comes now it cannot read.
+    laptop.ok(["device", "set-role", "nas", "vault"]);
+    eventually("the new vault has heard", || {
+        let status = nas.object(["status"]);
+        if status["role"] == "vault" { Ok(()) } else { Err(status) }
+    });
+    for more in [&[][..], &["--trust-store"]] {
+        let command = ["location", "add", "plain", "peer://nas", "--profile", "raw"];
+        let error = laptop.fails(2, "bad-request", command.iter().chain(more));
+        assert!(json::text(&error, "message").contains("encrypted"), "{error:#}");
+    }
+    laptop.ok(["location", "add", "offsite", "peer://nas/films"]);
+    laptop.ok(["ensure", &film, "--at", "offsite"]);
+    fs::remove_file(films.join("film.mp4")).unwrap();
+    let target = laptop.path("back.mp4");
+    laptop.ok(["get", &film, "-o", target.to_str().unwrap()]);
+    assert_eq!(data::hash(&target), film);
+    assert_eq!(
+        data::search(&nas.home().join("vault"), &[data::range(&target, 1_000_000, 64), b"films".to_vec()]),
+        None
+    );
+    // One shelf is one location; another one has another.
+    laptop.fails(6, "location-exists", ["location", "add", "again", "peer://nas/films"]);
+    laptop.ok(["location", "add", "second", "peer://nas/letters"]);
+
+    laptop.ok(["device", "revoke", "nas"]);
+    stands(&laptop, "offsite", "offline");
+    laptop.fails(4, "unknown-reference", ["location", "add", "third", "peer://nas/more"]);
+}
+
+#[test]
+fn who_comes_after_the_vault_finds_it_and_readers_read_through_the_others() {
+    let world = World::new();
+    let [laptop] = world.group(["laptop"]);
+    let _nas = vault(&world, &laptop, "nas");
+    laptop.ok(["location", "add", "offsite", "peer://nas"]);
+    let notes = laptop.folder("notes");
+    let note = data::file(&notes.join("note.txt"), 1, 2_000_000);
+    laptop.add("notes", &notes);
+    laptop.ok(["ensure", &note, "--at", "offsite"]);
+    fs::remove_file(notes.join("note.txt")).unwrap();
+    laptop.ok(["index", "notes"]);
+
+    let reader = world.machine("reader");
+    reader.join(json::text(&laptop.object(["invite", "--role", "reader"]), "code"));
+    reader.finds("note", &note);
+    let target = reader.path("note.txt");
+    let got = reader.object(["get", &note, "-o", target.to_str().unwrap()]);
+    assert_eq!((data::hash(&target), &json::list(&got, "sources")[0]["name"]), (note.clone(), &json!("laptop")));
+    let shown = stands(&laptop, "offsite", "connected");
+    assert_eq!(json::list(&shown, "gateways").len(), 1, "a reader is no gateway: {shown:#}");
+
+    // The vault was not told of it by its own invite.
+    let phone = world.machine("phone");
+    phone.join(&laptop.invite());
+    eventually("the phone has a way of its own", || {
+        let shown = phone.run(["location", "show", "offsite"]);
+        let own = |shown: &Value| {
+            json::list(shown, "gateways")
+                .iter()
+                .any(|gateway| gateway["device"] == "phone" && gateway["state"] == "connected")
+        };
+        if shown.code() == Some(0) && own(&shown.object()) { Ok(()) } else { Err(shown) }
+    });
+    laptop.down();
+    let target = phone.path("note.txt");
+    phone.ok(["get", &note, "-o", target.to_str().unwrap()]);
+    assert_eq!(data::hash(&target), note);
+}
+
+#[test]
+fn a_full_vault_takes_nothing_more_and_says_so() {
+    let world = World::new();
+    let [laptop] = world.group(["laptop"]);
+    let nas = world.machine("nas");
+    let config = nas.home().join("config.toml");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text + "\n[vault]\nquota_mib = 4\n").unwrap();
+    nas.join(json::text(&laptop.object(["invite", "--role", "vault"]), "code"));
+    laptop.sees(&nas, true);
+    laptop.ok(["location", "add", "offsite", "peer://nas"]);
+    let films = laptop.folder("films");
+    let small = data::file(&films.join("small.mp4"), 1, 1_000_000);
+    let large = data::file(&films.join("large.mp4"), 2, 9_000_000);
+    laptop.add("films", &films);
+    laptop.ok(["ensure", &small, "--at", "offsite"]);
+    let error = laptop.fails(1, "disk-full", ["ensure", &large, "--at", "offsite"]);
+    assert!(json::text(&error, "message").contains("vault is full"), "{error:#}");
+    // It goes on giving.
+    fs::remove_file(films.join("small.mp4")).unwrap();
+    let target = laptop.path("small.mp4");
+    laptop.ok(["get", &small, "-o", target.to_str().unwrap()]);
+    assert_eq!(data::hash(&target), small);
+    let shown = laptop.object(["location", "show", "offsite"]);
+    assert!(json::number(&shown["gateways"][0], "total") <= 4 << 20, "{shown:#}");
 }

@@ -26,7 +26,7 @@ use std::{
     path::PathBuf,
     sync::Arc,
 };
-use tokio::sync::{Mutex, OnceCell};
+use tokio::sync::{Mutex, OnceCell, RwLock};
 
 /// Most shelves of one vault; each costs a few files.
 const SHELVES_MAX: usize = 1024;
@@ -52,6 +52,8 @@ struct Shelf {
     storage: FsProvider,
     /// Who has begun it.
     owner: DeviceId,
+    /// Held alone by what may take an object away, so that what is counted stays true.
+    changing: RwLock<()>,
 }
 
 /// The shelves of this device.
@@ -128,5 +130,5 @@ fn open_shelf(root: &std::path::Path, id: ShelfId, owner: Option<DeviceId>) -> R
     };
     fs::create_dir_all(&folder)?;
     File::open(root)?.sync_all()?;
-    Ok(Some(Shelf { storage: FsProvider::open(folder)?, owner }))
+    Ok(Some(Shelf { storage: FsProvider::open(folder)?, owner, changing: RwLock::default() }))
 }

@@ -1,8 +1,8 @@
 //! Answering one request of a member.
 
-use super::{ASIDE, Room, Shelf, ShelfError, Shelves};
+use super::{ASIDE, Ledger, Room, Shelf, ShelfError, Shelves};
 use crate::storage::{
-    Multipart, ObjectKey, Part, Put, PutMode, Rename, StorageError, StorageErrorKind, StorageProvider, Upload,
+    Multipart, ObjectKey, Part, Pending, Put, PutMode, Rename, StorageError, StorageErrorKind, StorageProvider, Upload,
     peer::Frames,
 };
 use bytes::Bytes;
@@ -173,6 +173,38 @@ fn check(named: Option<ChunkId>, hasher: &blake3::Hasher) -> Result<(), Stop> {
     }
 }
 
+/// An object that comes.
+struct Coming<'a> {
+    shelf: &'a Shelf,
+    ledger: &'a Ledger,
+    key: &'a ObjectKey,
+    size: u64,
+    replace: bool,
+}
+
+impl Coming<'_> {
+    fn mode(&self) -> PutMode {
+        if self.replace { PutMode::Replace } else { PutMode::IfAbsent }
+    }
+
+    /// Does what gives the object its place, and counts it.
+    async fn placed(&self, placing: Pending<'_, Put>) -> Result<Put, Stop> {
+        if self.replace {
+            let _alone = self.shelf.changing.write().await;
+            let before = self.shelf.storage.stat(self.key).await?.map_or(0, |stat| stat.size);
+            let put = placing.await?;
+            self.ledger.changed(self.size, before);
+            return Ok(put);
+        }
+        let _shared = self.shelf.changing.read().await;
+        let put = placing.await?;
+        if put == Put::New {
+            self.ledger.changed(self.size, 0);
+        }
+        Ok(put)
+    }
+}
+
 struct Answering<'a, 'b> {
     shelves: &'a Shelves,
     asker: &'a Asker<'b>,
@@ -235,44 +267,36 @@ impl Answering<'_, '_> {
             return Err(Stop::Refused(VaultRefusal::Invalid));
         }
         let shelf = self.shelves.begin(id, self.asker.device).await?;
-        let before = shelf.storage.stat(&key).await?.map(|stat| stat.size);
-        if before.is_some() && !replace {
+        if !replace && shelf.storage.stat(&key).await?.is_some() {
             return Ok(VaultAnswer::Stored { new: false });
         }
         let ledger = self.shelves.ledger().await?;
         let counting = ledger.clone();
         let room: Option<Room> = blocking(move || counting.room(size)).await?;
         let Some(_room) = room else { return Err(Stop::Refused(VaultRefusal::Full)) };
-        self.frames
-            .send(&codec::encode(&VaultAnswer::Ready).map_err(ServeError::from)?)
-            .await
-            .map_err(ServeError::from)?;
-        let mode = if replace { PutMode::Replace } else { PutMode::IfAbsent };
-        let put = if size <= PIECE_BYTES as u64 {
-            self.put_whole(&shelf, &key, size, mode).await?
-        } else {
-            self.put_in_pieces(&shelf, &key, size, mode).await?
-        };
-        if put == Put::New {
-            ledger.changed(size, before.unwrap_or(0));
-        }
+        let ready = codec::encode(&VaultAnswer::Ready).map_err(ServeError::from)?;
+        self.frames.send(&ready).await.map_err(ServeError::from)?;
+        let object = Coming { shelf: &shelf, ledger: &ledger, key: &key, size, replace };
+        let put = if size <= PIECE_BYTES as u64 { self.whole(&object).await? } else { self.in_pieces(&object).await? };
         Ok(VaultAnswer::Stored { new: put == Put::New })
     }
 
-    async fn put_whole(&mut self, shelf: &Shelf, key: &ObjectKey, size: u64, mode: PutMode) -> Result<Put, Stop> {
-        let (bytes, hasher) = self.gather(usize::try_from(size).unwrap_or(PIECE_BYTES), blake3::Hasher::new()).await?;
-        check(key.content_named(), &hasher)?;
-        Ok(shelf.storage.put(key, bytes, mode).await?)
+    async fn whole(&mut self, object: &Coming<'_>) -> Result<Put, Stop> {
+        let len = usize::try_from(object.size).unwrap_or(PIECE_BYTES);
+        let (bytes, hasher) = self.gather(len, blake3::Hasher::new()).await?;
+        check(object.key.content_named(), &hasher)?;
+        object.placed(object.shelf.storage.put(object.key, bytes, object.mode())).await
     }
 
-    async fn put_in_pieces(&mut self, shelf: &Shelf, key: &ObjectKey, size: u64, mode: PutMode) -> Result<Put, Stop> {
-        let upload = shelf.storage.begin(key, size, mode).await?;
-        let done = match self.pieces(shelf, &upload, size).await {
-            Ok(parts) => shelf.storage.complete(&upload, &parts, mode).await.map_err(Stop::from),
+    async fn in_pieces(&mut self, object: &Coming<'_>) -> Result<Put, Stop> {
+        let storage = &object.shelf.storage;
+        let upload = storage.begin(object.key, object.size, object.mode()).await?;
+        let done = match self.pieces(object.shelf, &upload, object.size).await {
+            Ok(parts) => object.placed(storage.complete(&upload, &parts, object.mode())).await,
             Err(stop) => Err(stop),
         };
         if !matches!(done, Ok(Put::New)) {
-            shelf.storage.abort(&upload).await?;
+            storage.abort(&upload).await?;
         }
         done
     }
@@ -383,9 +407,11 @@ impl Answering<'_, '_> {
         if (self.asker.rights)() != Rights::Decide && shelf.owner != self.asker.device {
             return Err(Stop::Refused(VaultRefusal::NotAllowed));
         }
+        let ledger = self.shelves.ledger().await?;
+        let _alone = shelf.changing.write().await;
         let Some(found) = shelf.storage.stat(&key).await? else { return Ok(VaultAnswer::Done) };
         shelf.storage.delete(&key).await?;
-        self.shelves.ledger().await?.changed(0, found.size);
+        ledger.changed(0, found.size);
         Ok(VaultAnswer::Done)
     }
 

@@ -36,6 +36,25 @@ pub(super) struct Room {
     size: u64,
 }
 
+/// Where a shelf has what is being written.
+const UNFINISHED: &str = ".larder/tmp";
+
+/// The folders in a folder; none when it is not there.
+fn folders(root: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(root) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut folders = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            folders.push(entry.path());
+        }
+    }
+    Ok(folders)
+}
+
 /// Bytes of all files beneath a folder; those that vanish meanwhile count nothing.
 fn bytes_beneath(folder: &Path) -> io::Result<u64> {
     let entries = match fs::read_dir(folder) {
@@ -56,9 +75,13 @@ fn bytes_beneath(folder: &Path) -> io::Result<u64> {
 }
 
 impl Ledger {
-    /// Counts what is there. Blocks.
+    /// Counts what is there, of each shelf without what a crash left unfinished. Blocks.
     pub(super) fn count(root: PathBuf, space: Space) -> io::Result<Arc<Self>> {
-        let used = Used { stored: bytes_beneath(&root)?, coming: 0 };
+        let mut used = Used::default();
+        for folder in folders(&root)? {
+            let unfinished = bytes_beneath(&folder.join(UNFINISHED))?;
+            used.stored += bytes_beneath(&folder)?.saturating_sub(unfinished);
+        }
         Ok(Arc::new(Self { root, space, used: Mutex::new(used) }))
     }
 
@@ -110,8 +133,11 @@ mod tests {
     #[test]
     fn what_is_on_its_way_counts_until_it_is_there_or_given_up() {
         let dir = tempfile::tempdir().unwrap();
-        fs::create_dir(dir.path().join("a")).unwrap();
-        fs::write(dir.path().join("a/x"), [0; 30]).unwrap();
+        fs::create_dir_all(dir.path().join("a/b/.larder")).unwrap();
+        fs::create_dir_all(dir.path().join("a/.larder/tmp/objects")).unwrap();
+        for (file, len) in [("a/x", 10), ("a/b/x", 20), ("a/.larder/tmp/objects/x", 500), ("a.owner", 64)] {
+            fs::write(dir.path().join(file), vec![0; len]).unwrap();
+        }
         let space = Space { quota: Some(100), reserve: 0 };
         let ledger = Ledger::count(dir.path().to_owned(), space).unwrap();
         assert_eq!(ledger.usage().unwrap(), (30, 70));
