@@ -122,7 +122,7 @@ impl BlobSource for Holdings {
         let mut blobs = self.files(&ContentId::new(*hash), &may_read).map_err(failed).unwrap_or_default();
         blobs.extend(self.objects(hash, &may_read));
         // A file that the catalog still has and the disk has not is no reason to leave a cloud's copy where it is.
-        if !blobs.iter().any(|blob| fs::metadata(&blob.path).is_ok_and(|meta| meta.len() == blob.size)) {
+        if !blobs.iter().any(|blob| std::fs::metadata(&blob.path).is_ok_and(|meta| meta.len() == blob.size)) {
             blobs.extend(self.clouds.fetch(hash, &may_read));
         }
         blobs
