@@ -16,8 +16,8 @@
 
 use super::{
     OpenError, PutMode, StorageError, StorageErrorKind, StorageProvider,
-    layout::{SNAPSHOT_PREFIX, object_key, withdrawal},
-    list_all,
+    layout::{object_key, withdrawal},
+    snapshot::pages_there,
 };
 use larder_protocol::{
     id::{ChunkId, DeviceId},
@@ -156,8 +156,8 @@ pub async fn live_objects(
     known: BTreeSet<ChunkId>,
 ) -> Result<BTreeSet<ChunkId>, OpenError> {
     let mut named = BTreeSet::new();
-    for page in list_all(provider, SNAPSHOT_PREFIX).await? {
-        let object = provider.get_range(&page.key, None).await?;
+    for key in pages_there(provider).await?.into_values() {
+        let object = provider.get_range(&key, None).await?;
         let (page, _) = SnapshotPage::open(&object, |epoch| ring.get(epoch).cloned())?;
         named.extend(page.entries.iter().map(|entry| entry.manifest));
     }
