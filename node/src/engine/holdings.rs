@@ -113,7 +113,7 @@ impl BlobSource for Holdings {
         });
         blobs.extend(self.objects(hash));
         // A file that the catalog still has and the disk has not is no reason to leave a cloud's copy where it is.
-        if !blobs.iter().any(|blob| fs::metadata(&blob.path).is_ok_and(|meta| meta.len() == blob.size)) {
+        if !blobs.iter().any(|blob| std::fs::metadata(&blob.path).is_ok_and(|meta| meta.len() == blob.size)) {
             blobs.extend(self.clouds.fetch(hash));
         }
         blobs
