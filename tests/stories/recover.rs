@@ -111,6 +111,10 @@ fn a_bucket_and_the_words_give_every_file_back() {
         (1..).zip(&sizes).map(|(seed, (path, size))| data::file(&documents.join(path), seed, *size)).collect();
     laptop.add("documents", &documents);
     laptop.objects(["ensure", "documents:", "--at", "cloud"]);
+    // Another kind of storage, which asks for no credential.
+    let database = format!("sqlite://{}", world.folder("disk").join("objects.db").display());
+    laptop.ok(["location", "add", "database", &database]);
+    laptop.objects(["ensure", "documents:", "--at", "database"]);
     laptop.down();
     for gone in [laptop.home(), documents.as_path()] {
         fs::remove_dir_all(gone).unwrap();
@@ -137,6 +141,12 @@ fn a_bucket_and_the_words_give_every_file_back() {
     assert_eq!(restored.len(), sizes.len(), "{restored:#?}");
     for ((path, _), hash) in sizes.iter().zip(&hashes) {
         assert_eq!(&data::hash(&out.join(path)), hash, "{path}");
+    }
+    let other = fresh.path("other");
+    let args = ["catalog", "rebuild", "--from", &database, "--recovery", "-", "--to", other.to_str().unwrap()];
+    assert_eq!(fresh.command(args).stdin(words.clone()).run().expect(0).objects().len(), sizes.len());
+    for ((path, _), hash) in sizes.iter().zip(&hashes) {
+        assert_eq!(&data::hash(&other.join(path)), hash, "{path}");
     }
     // What is there is not fetched again.
     bucket.proxy.log().clear();
