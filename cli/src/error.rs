@@ -158,7 +158,7 @@ fn hint(error: &ControlError) -> &'static str {
         K::NameTaken => "choose another name",
         K::LocationExists => "see 'larder location list'",
         K::LocationOffline if is_address(&error.subject) => "check the address and the network, then try again",
-        K::LocationOffline => "plug it in or mount it, then run 'larder index' again",
+        K::LocationOffline => "plug it in, mount it or check the network, then try again",
         K::LocationSuspicious => "if the files are really gone, run 'larder index --accept-loss'",
         K::NeedsLogin => "run 'larder credential set PROFILE' or 'larder connect', then 'larder location test'",
         K::StoreUntrusted => "use an encrypted profile, or say that you trust the service with --trust-store",

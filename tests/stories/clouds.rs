@@ -296,7 +296,8 @@ fn a_login_that_was_taken_back_is_asked_for_again() {
     assert!(table.contains("USED") && table.contains("connected"), "{table}");
 
     drive.oauth().withdraw();
-    gate.fails(5, "needs-login", ["location", "test", "cloud"]);
+    let refused = gate.fails(5, "needs-login", ["location", "test", "cloud"]);
+    assert!(refused.to_string().contains("run 'larder connect google --profile mine'"), "{refused:#}");
     for node in [&gate, &phone] {
         let shown = stands(node, "cloud", "needs-login");
         assert_eq!(shown["gateways"][0]["next"], "larder connect google --profile mine", "{shown:#}");

@@ -1,6 +1,6 @@
 //! Cloud locations: `location add` with an address, and `location test`.
 
-use super::{access, blocking, errors, locations, store, vaults};
+use super::{access, blocking, credentials::login_command, errors, locations, store, vaults};
 use crate::{
     audit::Event,
     catalog::{KnownLocation, Snapshot},
@@ -21,8 +21,13 @@ use tokio::time::timeout;
 const TEST_TIME: Duration = Duration::from_secs(60);
 
 /// A failure of a cloud, about a location.
-fn failed(location: &str, profile: &str, error: &StorageError) -> ControlError {
-    let subject = if needs_login(error) { profile } else { location };
+fn failed(described: &Described, error: &StorageError) -> ControlError {
+    let (subject, detail) = if needs_login(error) {
+        let login = login_command(&described.address.provider, &described.profile);
+        (&described.profile, format!("{error}; run '{login}'"))
+    } else {
+        (&described.name, error.to_string())
+    };
     let kind = match error.kind {
         _ if needs_login(error) => ErrorKind::NeedsLogin,
         StorageErrorKind::Unavailable | StorageErrorKind::TimedOut | StorageErrorKind::Throttled => {
@@ -32,7 +37,7 @@ fn failed(location: &str, profile: &str, error: &StorageError) -> ControlError {
         StorageErrorKind::Full => ErrorKind::DiskFull,
         _ => ErrorKind::Io,
     };
-    ControlError { retry: error.may_retry(), ..ControlError::new(kind, subject).detail(error.to_string()) }
+    ControlError { retry: error.may_retry(), ..ControlError::new(kind, subject.as_str()).detail(detail) }
 }
 
 /// Waits for what a cloud answers, but not for ever.
@@ -42,7 +47,7 @@ async fn within<T>(
 ) -> Result<T, ControlError> {
     let late = || StorageError::new("cloud", StorageErrorKind::TimedOut, "no answer in time");
     let done = timeout(TEST_TIME, work).await.unwrap_or_else(|_| Err(late()));
-    done.map_err(|error| failed(&described.name, &described.profile, &error))
+    done.map_err(|error| failed(described, &error))
 }
 
 /// Opens the storage of a location with this device's credential.
@@ -50,7 +55,7 @@ async fn open(node: &Arc<Node>, described: &Described) -> Result<Arc<dyn Storage
     let (opening, asked) = (node.clone(), described.clone());
     blocking(move || {
         let storage = opening.clouds.storage(&asked).and_then(|storage| Layers::default().around(storage));
-        storage.map_err(|error| failed(&asked.name, &asked.profile, &error))
+        storage.map_err(|error| failed(&asked, &error))
     })
     .await
 }

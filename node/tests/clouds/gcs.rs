@@ -127,7 +127,8 @@ async fn a_service_account_gets_one_token_and_signs_addresses() {
 
     let url = storage.presign().unwrap().presign_get(&key, Duration::from_secs(600)).await.unwrap().0;
     assert_eq!(stranger()(&url, Some(1..3)).await, (206, "yt".into()));
-    // The fake serves any signature: that a wrong one is refused cannot be seen here. The text that is signed, by "V4 signing process with your own program".
+    // The fake serves any signature: that a wrong one is refused cannot be seen here. So the text that is signed is put
+    // together once more, by "V4 signing process with your own program".
     let (address, query) = url.split_once('?').unwrap();
     let (unsigned, signature) = query.split_once("&X-Goog-Signature=").unwrap();
     let host = server.endpoint().trim_start_matches("http://");
