@@ -68,6 +68,8 @@ pub struct Node {
     pub(crate) places: Arc<Places>,
     /// Cloud locations that this device is a gateway of.
     pub(crate) clouds: Arc<Clouds>,
+    /// The way to the vaults of the group.
+    pub(crate) vaults: Arc<VaultLink>,
     /// The providers of this node.
     pub(crate) registry: Arc<Registry>,
     /// What this device keeps for its group while it is a vault.
@@ -236,6 +238,7 @@ impl Node {
             search,
             places,
             clouds,
+            vaults,
             registry,
             shelves,
             vault,
@@ -259,7 +262,7 @@ impl Node {
             asked: AtomicBool::new(false),
         });
         inviter.attach(&node);
-        vaults.attach(&node);
+        node.vaults.attach(&node);
         holdings.attach(&node);
         node.places.prove(&node.catalog).map_err(errors::catalog)?;
         node.tasks.spawn(Engine::new(node.clone()).run(events));

@@ -3,13 +3,12 @@
 use crate::{
     network::{FrameError, FrameReader, FrameWriter, FramedStream},
     node::Node,
-    shelves::{self, Asker, Met, Rights},
-    storage::peer::{Frames, PeerLink},
+    shelves::{self, Asker, Met, Rights, ServeError, Shelves},
+    storage::peer::{self, Frames, PeerLink},
 };
 use futures::future::BoxFuture;
 use larder_protocol::{
     bounded::{List, Text},
-    codec,
     id::DeviceId,
     membership::Role,
     vault::{Addresses, MET_MAX, VaultRequest},
@@ -25,10 +24,14 @@ use tokio::{
     time::timeout,
 };
 
-/// Requests to one vault at a time; gossip and sessions need streams of the same connection.
+#[cfg(test)]
+mod tests;
+
+/// Requests to one vault at a time; gossip and sessions need streams of the same connection, and those that have just ended
+/// count there for a moment.
 const ASKED_MAX: usize = 6;
-/// Requests of one device that are answered at a time. It may begin one before it is seen here that another has ended.
-const ANSWERED_MAX: usize = 10;
+/// Requests of one device that are answered at a time; others wait. There are no more of them than streams of its connections.
+const ANSWERED_MAX: usize = 8;
 /// How long the other end may take to take the last of an answer.
 const LINGER: Duration = Duration::from_secs(10);
 
@@ -53,13 +56,13 @@ impl Turns {
 struct Stream {
     reader: FrameReader,
     writer: FrameWriter,
-    _turn: OwnedSemaphorePermit,
+    turn: Option<OwnedSemaphorePermit>,
 }
 
 impl Stream {
     fn new(stream: FramedStream, turn: OwnedSemaphorePermit) -> Self {
         let (reader, writer) = stream.split();
-        Self { reader, writer, _turn: turn }
+        Self { reader, writer, turn: Some(turn) }
     }
 }
 
@@ -73,6 +76,10 @@ fn broken(error: FrameError) -> io::Error {
 impl Frames for Stream {
     fn send<'a>(&'a mut self, frame: &'a [u8]) -> BoxFuture<'a, io::Result<()>> {
         Box::pin(async move { self.writer.send(frame).await.map_err(broken) })
+    }
+
+    fn close(&mut self) -> BoxFuture<'_, io::Result<()>> {
+        Box::pin(async move { self.writer.close().await.map_err(broken) })
     }
 
     fn next(&mut self) -> BoxFuture<'_, io::Result<Option<Vec<u8>>>> {
@@ -135,40 +142,44 @@ impl Answers {
         Self { turns: Turns::new(ANSWERED_MAX) }
     }
 
-    /// Answers on a stream, in the background. A device with too many of them hears nothing and tries again.
+    /// Answers on a stream, in the background, when it is its turn.
     pub(super) fn answer(&self, node: &Arc<Node>, device: DeviceId, stream: FramedStream) {
         // Who is no member never comes this far.
-        let Ok(turn) = self.turns.of(device).try_acquire_owned() else {
-            tracing::debug!(%device, "vault: too many requests at a time");
-            return;
-        };
-        let answering = node.clone();
+        let (turns, answering) = (self.turns.of(device), node.clone());
         node.tasks.spawn(async move {
             let node = answering;
+            let turn = tokio::select! {
+                turn = turns.acquire_owned() => turn,
+                () = node.stop.cancelled() => return,
+            };
+            let Ok(turn) = turn else { return };
             let mut stream = Stream::new(stream, turn);
             let may = || rights(&node, &device);
             let meets = |met| drop(node.tasks.spawn(meet(node.clone(), met)));
             let asker = Asker { device, rights: &may, meet: &meets };
             let answered = tokio::select! {
-                answered = shelves::serve(&node.shelves, &asker, &mut stream) => answered,
+                answered = respond(&node.shelves, &asker, &mut stream) => answered,
                 () = node.stop.cancelled() => return,
             };
-            match answered {
-                // Whoever hangs up first may cut off what the other has not read yet.
-                Ok(()) => {
-                    if stream.writer.close().await.is_ok() {
-                        let _ = timeout(LINGER, stream.reader.next()).await;
-                    }
-                }
-                Err(error) => {
-                    tracing::info!(%device, %error, "vault: a request broke off");
-                    if error.is_fault() {
-                        node.conduct.fault(&device, &error, Instant::now());
-                    }
+            if let Err(error) = answered {
+                tracing::info!(%device, %error, "vault: a request broke off");
+                if error.is_fault() {
+                    node.conduct.fault(&device, &error, Instant::now());
                 }
             }
         });
     }
+}
+
+/// Answers on a stream, and leaves it to the other end to hang up: who does first may cut off what the other has not read yet.
+async fn respond(shelves: &Shelves, asker: &Asker<'_>, stream: &mut Stream) -> Result<(), ServeError> {
+    shelves::serve(shelves, asker, stream).await?;
+    // What is left takes neither memory nor disk.
+    stream.turn = None;
+    if stream.writer.close().await.is_ok() {
+        let _ = timeout(LINGER, stream.reader.next()).await;
+    }
+    Ok(())
 }
 
 /// Tells the vaults that are connected where the other members are.
@@ -190,21 +201,12 @@ pub(super) async fn introduce(node: &Arc<Node>) {
                 Addresses::truncated(said.control.iter().filter_map(|text| Text::new(text.as_str()).ok()))
             };
             let devices = List::truncated(some.iter().map(|(device, said)| (*device, control(said))));
-            if let Err(error) = tell(node, vault, &VaultRequest::Meet { devices }).await {
+            if let Err(error) = peer::ask(&*node.vaults, vault, &VaultRequest::Meet { devices }).await {
                 tracing::debug!(%vault, %error, "the vault was not told where the others are");
                 break;
             }
         }
     }
-}
-
-/// Tells a vault something of which the answer matters to nobody.
-async fn tell(node: &Node, vault: DeviceId, request: &VaultRequest) -> io::Result<()> {
-    let frame = codec::encode(request).map_err(io::Error::other)?;
-    let stream = node.network.open_vault(vault).await.map_err(io::Error::other)?;
-    let (mut reader, mut writer) = stream.split();
-    writer.send(&frame).await.map_err(broken)?;
-    timeout(LINGER, reader.next()).await?.map(drop).map_err(broken)
 }
 
 /// Notes where members are and dials them.

@@ -27,21 +27,27 @@ const ROOMY: Space = Space { quota: None, reserve: 0 };
 
 /// One end of a stream; a frame waits until the other end takes it.
 struct End {
-    send: mpsc::Sender<Vec<u8>>,
+    send: Option<mpsc::Sender<Vec<u8>>>,
     receive: mpsc::Receiver<Vec<u8>>,
 }
 
 fn pair() -> (End, End) {
     let ((there, from_there), (here, from_here)) = (mpsc::channel(1), mpsc::channel(1));
-    (End { send: there, receive: from_here }, End { send: here, receive: from_there })
+    (End { send: Some(there), receive: from_here }, End { send: Some(here), receive: from_there })
 }
 
 impl Frames for End {
     fn send<'a>(&'a mut self, frame: &'a [u8]) -> BoxFuture<'a, io::Result<()>> {
         Box::pin(async move {
             assert!(frame.len() <= PART_BYTES);
-            self.send.send(frame.to_vec()).await.map_err(|_| io::ErrorKind::BrokenPipe.into())
+            let send = self.send.as_ref().ok_or(io::ErrorKind::BrokenPipe)?;
+            send.send(frame.to_vec()).await.map_err(|_| io::ErrorKind::BrokenPipe.into())
         })
+    }
+
+    fn close(&mut self) -> BoxFuture<'_, io::Result<()>> {
+        self.send = None;
+        Box::pin(async { Ok(()) })
     }
 
     fn next(&mut self) -> BoxFuture<'_, io::Result<Option<Vec<u8>>>> {

@@ -94,17 +94,25 @@ fn unexpected() -> StorageError {
     StorageError::new(NAME, StorageErrorKind::Other, "the vault answers something else")
 }
 
+/// Asks a vault what has one answer.
+///
+/// # Errors
+/// [`StorageError`] when the vault is not there or refuses.
+pub async fn ask(link: &dyn PeerLink, device: DeviceId, request: &VaultRequest) -> Result<VaultAnswer, StorageError> {
+    let (conversation, answer) = Conversation::begin(link, device, request, true).await?;
+    conversation.end().await;
+    Ok(answer)
+}
+
 impl PeerProvider {
     /// A shelf of a vault, which is reached by way of `link`.
     pub fn new(link: Arc<dyn PeerLink>, device: DeviceId, shelf: ShelfId) -> Self {
         Self { link, device, shelf }
     }
 
-    /// Asks and waits for the answer; a refusal is an error.
-    async fn ask(&self, request: &VaultRequest) -> Result<(Conversation, VaultAnswer), StorageError> {
-        let mut conversation = Conversation::begin(&*self.link, self.device, request).await?;
-        let answer = conversation.answer().await?;
-        Ok((conversation, answer))
+    /// Asks what has one answer.
+    async fn ask(&self, request: &VaultRequest) -> Result<VaultAnswer, StorageError> {
+        ask(&*self.link, self.device, request).await
     }
 
     fn key(key: &ObjectKey) -> Result<vault::Key, StorageError> {
@@ -123,7 +131,7 @@ impl PeerProvider {
         }
         let replace = mode == PutMode::Replace;
         let request = VaultRequest::Put { shelf: self.shelf, key: Self::key(key)?, size, replace };
-        let (mut conversation, answer) = self.ask(&request).await?;
+        let (mut conversation, answer) = Conversation::begin(&*self.link, self.device, &request, false).await?;
         let stored = |answer| match answer {
             VaultAnswer::Stored { new: true } => Ok(Put::New),
             VaultAnswer::Stored { new: false } => Ok(Put::AlreadyThere),
@@ -141,13 +149,16 @@ impl PeerProvider {
                 };
             }
         }
-        stored(conversation.answer().await?)
+        conversation.close().await?;
+        let answer = conversation.answer().await?;
+        conversation.end().await;
+        stored(answer)
     }
 
     async fn read(&self, key: &ObjectKey, range: Option<Range<u64>>) -> Result<Bytes, StorageError> {
         let range = range.map(|range| (range.start, range.end.max(range.start)));
-        let (mut conversation, answer) =
-            self.ask(&VaultRequest::Get { shelf: self.shelf, key: Self::key(key)?, range }).await?;
+        let request = VaultRequest::Get { shelf: self.shelf, key: Self::key(key)?, range };
+        let (mut conversation, answer) = Conversation::begin(&*self.link, self.device, &request, true).await?;
         let VaultAnswer::Object { size } = answer else { return Err(unexpected()) };
         let most = range.map_or(OBJECT_BYTES_MAX, |(start, end)| (end - start).min(OBJECT_BYTES_MAX));
         let size = usize::try_from(size).ok().filter(|_| size <= most).ok_or_else(unexpected)?;
@@ -159,6 +170,7 @@ impl PeerProvider {
             }
             bytes.extend_from_slice(&part);
         }
+        conversation.end().await;
         Ok(bytes.into())
     }
 
@@ -166,7 +178,7 @@ impl PeerProvider {
         let limit = u16::try_from(limit.clamp(1, LISTED_MAX)).unwrap_or(1);
         let after = after.map(Self::key).transpose()?;
         let request = VaultRequest::List { shelf: self.shelf, prefix: Self::text(prefix)?, after, limit };
-        let (_, VaultAnswer::Page { objects, next }) = self.ask(&request).await? else { return Err(unexpected()) };
+        let VaultAnswer::Page { objects, next } = self.ask(&request).await? else { return Err(unexpected()) };
         let key = |key: vault::Key| ObjectKey::new(key.as_str()).ok_or_else(unexpected);
         let listed = |object: vault::ListedObject| {
             Ok(Listed { key: key(object.key)?, size: object.size, modified: Some(object.modified) })
@@ -178,7 +190,7 @@ impl PeerProvider {
     }
 
     async fn done(&self, request: VaultRequest) -> Result<(), StorageError> {
-        match self.ask(&request).await?.1 {
+        match self.ask(&request).await? {
             VaultAnswer::Done => Ok(()),
             _ => Err(unexpected()),
         }
@@ -201,7 +213,7 @@ impl StorageProvider for PeerProvider {
     fn stat<'a>(&'a self, key: &'a ObjectKey) -> Pending<'a, Option<Stat>> {
         Box::pin(async move {
             let request = VaultRequest::Stat { shelf: self.shelf, key: Self::key(key)? };
-            let (_, VaultAnswer::Found(found)) = self.ask(&request).await? else { return Err(unexpected()) };
+            let VaultAnswer::Found(found) = self.ask(&request).await? else { return Err(unexpected()) };
             Ok(found.map(|found| Stat {
                 size: found.size,
                 modified: Some(found.modified),
@@ -234,7 +246,7 @@ impl StorageProvider for PeerProvider {
 impl Quota for PeerProvider {
     fn usage(&self) -> Pending<'_, Usage> {
         Box::pin(async move {
-            match self.ask(&VaultRequest::Usage).await?.1 {
+            match self.ask(&VaultRequest::Usage).await? {
                 VaultAnswer::Usage { used, free } => Ok(Usage { used, free: Some(free) }),
                 _ => Err(unexpected()),
             }
