@@ -149,7 +149,7 @@ mod tests {
             let row = rows::close(META, &"schema", &[2]);
             txn.open_table(META).unwrap().insert("schema", row.as_slice()).unwrap();
         }
-        assert_eq!(run(&txn).unwrap(), [(3, 1_000), (4, 0), (5, 0)]);
+        assert_eq!(run(&txn).unwrap(), [(3, 1_000), (4, 0), (5, 0), (6, 0)]);
         assert_eq!(run(&txn).unwrap(), []);
         txn.commit().unwrap();
         let txn = database.begin_read().unwrap();

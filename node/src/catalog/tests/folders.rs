@@ -135,7 +135,7 @@ fn a_catalog_from_before_synced_folders_learns_them() {
     let (catalog, report) = Catalog::open(dir.path(), identity(1), options()).unwrap();
     assert_eq!(
         (report.migrated, catalog.read().unwrap().digest().unwrap()),
-        (vec![(2, 0), (3, 0), (4, 0), (5, 0)], kept)
+        (vec![(2, 0), (3, 0), (4, 0), (5, 0), (6, 0)], kept)
     );
     assert!(shown(&catalog).is_empty());
     write(&catalog, "x", Some(1), 0);
