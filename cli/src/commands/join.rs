@@ -31,7 +31,13 @@ pub(crate) fn run(context: &Context, args: JoinArgs) -> Outcome {
     };
     up::start(context, &args.listen, None)?;
     context.show(&joined, |joined| {
-        render::line(&format!("{} joined group '{}'.", render::escape(&name), render::escape(&joined.group)));
+        let name = render::escape(&name);
+        // A vault has no key to read the group's name with.
+        if joined.group.is_empty() {
+            render::line(&format!("{name} joined the group as a vault: it keeps sealed objects, and reads none."));
+        } else {
+            render::line(&format!("{name} joined group '{}'.", render::escape(&joined.group)));
+        }
     });
     Ok(error::OK)
 }
