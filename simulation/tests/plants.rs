@@ -13,7 +13,7 @@ fn scenario(plant: Plant) -> &'static str {
     match plant {
         Plant::AccountsThoughBroken => "network,hostile,-equivocate,-false-claim",
         Plant::LastGapIsLeftOut => "loss",
-        Plant::TipsAreIgnored => "clone,break",
+        Plant::TipsAreIgnored => "clone,equivocate",
         Plant::GossipAdvancesVector => "loss",
         Plant::AccountsBeyondStored => "withhold",
         Plant::AnswersBeforeSync | Plant::SegmentIsNotSynced => "crash,power,lost,torn",

@@ -50,7 +50,7 @@ fn a_new_incarnation_that_was_interrupted_is_finished() {
 /// and the group kept two halves for ever. The hash of the last batch tells them apart.
 #[test]
 fn two_histories_of_one_length_are_seen() {
-    holds("clone,break", "tips-ignored");
+    holds("clone,equivocate", "tips-ignored");
 }
 
 /// Nothing was wrong with the nodes: machines chose whom to ask among all, most of whom they could not reach, and two
