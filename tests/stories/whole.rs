@@ -78,7 +78,9 @@ fn a_large_file_as_one_object_survives_a_kill_between_parts() {
         let path = films.join(location).join("film.mp4");
         let (middle, last) = (data::range(&path, SIZE / 2 - 5, 70_000), data::range(&path, SIZE - 10, 10));
         fs::remove_file(&path).unwrap();
-        phone.knows(&film);
+        phone.eventually_where(&film, |answer| {
+            json::list(answer, "replicas").iter().any(|copy| copy["location"] == location && copy["reachable"] == true)
+        });
         for node in [&gate, &phone] {
             let target = node.path(&format!("{location}.mp4"));
             node.command(["get", &film, "-o", target.to_str().unwrap()]).run().expect(0);

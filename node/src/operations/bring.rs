@@ -272,11 +272,31 @@ impl Trip<'_> {
                     .detail("every reachable copy has changed or is damaged");
             }
             let actions: Vec<String> = copies[number].iter().filter_map(|copy| known.view(node, copy).action).collect();
-            let detail = if actions.is_empty() { format!("{reasons:?}") } else { actions.join("; ") };
+            let detail = if actions.is_empty() { in_words(reasons) } else { actions.join("; ") };
             let kind = if damaged { ErrorKind::Damaged } else { ErrorKind::NoSource };
             ControlError::new(kind, subject).detail(detail).retry()
         };
         results.into_iter().enumerate().map(|(number, result)| result.unwrap_or_else(|| Err(last(number)))).collect()
+    }
+}
+
+/// Why sources gave nothing, each reason once.
+fn in_words(reasons: &[Reason]) -> String {
+    let mut words: Vec<&str> = reasons.iter().map(|reason| word(*reason)).collect();
+    words.sort_unstable();
+    words.dedup();
+    words.join("; ")
+}
+
+const fn word(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Unreachable => "a device cannot be reached",
+        Reason::NotThere => "who should have it does not find it any more",
+        Reason::Refused => "a device does not let this one read it",
+        Reason::Damaged => "a copy has changed or is damaged",
+        Reason::Lied => "a device sent other bytes",
+        Reason::Stalled => "a device sent nothing for too long",
+        Reason::Broken => "a connection broke",
     }
 }
 
