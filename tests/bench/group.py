@@ -27,6 +27,14 @@ class Group:
         self.nodes = [Node(root / f"n{number}", f"n{number}") for number in range(count)]
 
     def __enter__(self):
+        try:
+            self.begin()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def begin(self):
         first = self.nodes[0]
         first.run("init", "--name", first.name)
         first.run("up", "-v")
@@ -39,7 +47,6 @@ class Group:
         self.folder = folder
         until("all see each other", self.complete, 600, 2)
         until("all know the same", self.agree, 600, 2)
-        return self
 
     def complete(self):
         peers = [node.run("status")[0]["peers"] for node in self.nodes]
