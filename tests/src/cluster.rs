@@ -2,9 +2,11 @@
 
 use crate::{
     eventually::eventually,
+    json,
     node::{Node, Settings},
     world::World,
 };
+use serde_json::Value;
 
 impl World {
     /// Machines in one group, with the usual settings. The first one founds it and invites the others.
@@ -42,5 +44,22 @@ pub fn agree(nodes: &[Node]) -> String {
     eventually("equal digests", || {
         let digests: Vec<_> = nodes.iter().map(Node::digest).collect();
         if digests.windows(2).all(|pair| pair[0] == pair[1]) { Ok(digests[0].clone()) } else { Err(digests) }
+    })
+}
+
+/// The copy of a content at a location, as `where` tells it.
+pub fn copy_at(answer: &Value, location: &str) -> Option<Value> {
+    json::list(answer, "replicas").iter().find(|copy| copy["location"] == location).cloned()
+}
+
+/// Waits until a location is in a state here, and gives it.
+#[track_caller]
+pub fn stands(node: &Node, location: &str, state: &str) -> Value {
+    eventually(&format!("{} has {location} {state}", node.name()), || {
+        let shown = node.run(["location", "show", location]);
+        match shown.code() {
+            Some(0) if shown.object()["state"] == state => Ok(shown.object()),
+            _ => Err(shown),
+        }
     })
 }

@@ -5,30 +5,17 @@ use larder_test_servers::{
     mock::{Drive, Fault, Kind},
     servers::WebDav,
 };
-use larder_tests::{Node, Settings, World, cluster, data, eventually, json};
+use larder_tests::{
+    Node, Settings, World,
+    cluster::{self, copy_at, stands},
+    data, eventually, json,
+};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeSet,
     fs,
     time::{Duration, SystemTime},
 };
-
-/// The copy of a content at a location, as `where` tells it.
-fn copy_at(answer: &Value, location: &str) -> Option<Value> {
-    json::list(answer, "replicas").iter().find(|copy| copy["location"] == location).cloned()
-}
-
-/// Waits until a location is in a state here, and gives it.
-#[track_caller]
-fn stands(node: &Node, location: &str, state: &str) -> Value {
-    eventually(&format!("{} has {location} {state}", node.name()), || {
-        let shown = node.run(["location", "show", location]);
-        match shown.code() {
-            Some(0) if shown.object()["state"] == state => Ok(shown.object()),
-            _ => Err(shown),
-        }
-    })
-}
 
 #[test]
 fn a_device_without_a_way_to_the_storage_stores_and_reads_through_a_gateway() {

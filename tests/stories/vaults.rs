@@ -1,25 +1,12 @@
 //! A vault keeps sealed objects for the group, and knows nothing of them.
 
-use larder_tests::{Node, World, data, eventually, json};
+use larder_tests::{
+    Node, World,
+    cluster::{copy_at, stands},
+    data, eventually, json,
+};
 use serde_json::{Value, json};
 use std::fs;
-
-/// The copy of a content at a location, as `where` tells it.
-fn copy_at(answer: &Value, location: &str) -> Option<Value> {
-    json::list(answer, "replicas").iter().find(|copy| copy["location"] == location).cloned()
-}
-
-/// Waits until a location is in a state here, and gives it.
-#[track_caller]
-fn stands(node: &Node, location: &str, state: &str) -> Value {
-    eventually(&format!("{} has {location} {state}", node.name()), || {
-        let shown = node.run(["location", "show", location]);
-        match shown.code() {
-            Some(0) if shown.object()["state"] == state => Ok(shown.object()),
-            _ => Err(shown),
-        }
-    })
-}
 
 /// A vault that joins by an invite.
 #[track_caller]

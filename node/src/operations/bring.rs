@@ -492,42 +492,32 @@ async fn from_cloud(
         if chunks.is_empty() {
             break;
         }
-        if opening.next().iter().any(is_long) {
-            let source = FromStorage::new(storage.clone(), way.cancel.clone());
-            let (next, opened) = blocking(move || {
-                let opened = opening.open(&source);
-                Ok((opening, opened))
-            })
-            .await?;
-            opening = next;
-            match opened {
-                Ok(bytes) => (way.progress)(bytes),
-                Err(OpenError::Storage(error)) => return Ok(Err(away(error))),
-                Err(_) if way.cancel.is_cancelled() => return Ok(Err(Local::Away)),
-                Err(error) => return Ok(Err(bad(error))),
+        let source: Box<dyn ChunkSource + Send> = if opening.next().iter().any(is_long) {
+            Box::new(FromStorage::new(storage.clone(), way.cancel.clone()))
+        } else {
+            let get = |chunk: ChunkId| {
+                let storage = storage.clone();
+                async move { storage.get_range(&object_key(&chunk), None).await.map(|bytes| (chunk, bytes)) }
+            };
+            let brought = tokio::select! {
+                brought = futures::future::try_join_all(chunks.into_iter().map(get)) => brought,
+                () = way.cancel.cancelled() => return Ok(Err(Local::Away)),
+            };
+            match brought {
+                Ok(brought) => Box::new(FromMemory(brought.into_iter().collect())),
+                Err(error) => return Ok(Err(away(error))),
             }
-            continue;
-        }
-        let get = |chunk: ChunkId| {
-            let storage = storage.clone();
-            async move { storage.get_range(&object_key(&chunk), None).await.map(|bytes| (chunk, bytes)) }
-        };
-        let brought = tokio::select! {
-            brought = futures::future::try_join_all(chunks.into_iter().map(get)) => brought,
-            () = way.cancel.cancelled() => return Ok(Err(Local::Away)),
-        };
-        let source = match brought {
-            Ok(brought) => FromMemory(brought.into_iter().collect()),
-            Err(error) => return Ok(Err(away(error))),
         };
         let (next, opened) = blocking(move || {
-            let opened = opening.open(&source);
+            let opened = opening.open(&*source);
             Ok((opening, opened))
         })
         .await?;
         opening = next;
         match opened {
             Ok(bytes) => (way.progress)(bytes),
+            Err(OpenError::Storage(error)) => return Ok(Err(away(error))),
+            Err(_) if way.cancel.is_cancelled() => return Ok(Err(Local::Away)),
             Err(error) => return Ok(Err(bad(error))),
         }
     }

@@ -72,7 +72,7 @@ async fn holders(node: &Arc<Node>, content: ContentId) -> Result<(Vec<Arc<Cloud>
         let copies = Known::read(&node, &snapshot)?.copies(&node, &found);
         let in_folder =
             copies.iter().any(|copy| copy.here && copy.reachable && node.places.get(&copy.location).is_some());
-        let bare = copies.iter().filter(|copy| copy.here && copy.is_bare_object());
+        let bare = copies.iter().filter(|copy| copy.here && !copy.withheld && copy.is_bare_object());
         Ok((bare.filter_map(|copy| node.clouds.get(&copy.location)).collect(), in_folder))
     })
     .await

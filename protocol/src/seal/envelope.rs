@@ -57,6 +57,39 @@ pub(super) struct Kind {
     pub(super) key: fn(&EpochSecret) -> zeroize::Zeroizing<[u8; 32]>,
 }
 
+/// Closes and opens a type that is never stored unsealed; `$more` ends the first line about opening it.
+macro_rules! always_sealed {
+    ($type:ty, $kind:expr, $more:literal) => {
+        impl $type {
+            /// Signs and seals it. `nonce` must be random.
+            ///
+            /// # Errors
+            /// [`EnvelopeError`](crate::seal::EnvelopeError) when it exceeds its bounds.
+            pub fn close(
+                &self,
+                signing: &ed25519_dalek::SigningKey,
+                epoch: crate::id::EpochId,
+                secret: &crate::seal::EpochSecret,
+                nonce: [u8; 24],
+            ) -> Result<Vec<u8>, crate::seal::EnvelopeError> {
+                $crate::seal::envelope::close(&$kind, self, signing, Some((epoch, secret)), nonce)
+            }
+
+            #[doc = concat!("Opens a stored one and checks its signature; gives its author too.", $more)]
+            ///
+            /// # Errors
+            /// [`EnvelopeError`](crate::seal::EnvelopeError) says what does not match.
+            pub fn open(
+                object: &[u8],
+                secret: impl Fn(&crate::id::EpochId) -> Option<crate::seal::EpochSecret>,
+            ) -> Result<(Self, crate::id::DeviceId), crate::seal::EnvelopeError> {
+                $crate::seal::envelope::open(&$kind, object, secret)
+            }
+        }
+    };
+}
+pub(super) use always_sealed;
+
 /// Signs a payload, and seals it when an epoch is given. `nonce` must be random.
 pub(super) fn close<T: Wire>(
     kind: &Kind,

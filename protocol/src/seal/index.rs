@@ -3,16 +3,15 @@
 //! Both are sealed and signed as snapshot pages are, see `docs/formats.md`.
 
 use super::{
-    EnvelopeError, EpochSecret, SNAPSHOT_PAGES,
-    envelope::{self, Kind},
+    EpochSecret, SNAPSHOT_PAGES,
+    envelope::{Kind, always_sealed},
 };
 use crate::{
     bounded::List,
     codec::Wire,
-    id::{ChunkId, DeviceId, EpochId, GroupId, LocationId},
+    id::{ChunkId, GroupId, LocationId},
     membership::SignedOp,
 };
-use ed25519_dalek::SigningKey;
 use serde::{Deserialize, Serialize};
 
 /// As many as a membership log takes.
@@ -66,32 +65,9 @@ impl SnapshotIndex {
         }
         Self { pages: List::truncated(pages), ..self }
     }
-
-    /// Signs and seals it. `nonce` must be random.
-    ///
-    /// # Errors
-    /// [`EnvelopeError`] when it exceeds its bounds.
-    pub fn close(
-        &self,
-        signing: &SigningKey,
-        epoch: EpochId,
-        secret: &EpochSecret,
-        nonce: [u8; 24],
-    ) -> Result<Vec<u8>, EnvelopeError> {
-        envelope::close(&INDEX, self, signing, Some((epoch, secret)), nonce)
-    }
-
-    /// Opens a stored index and checks its signature; gives its author too.
-    ///
-    /// # Errors
-    /// [`EnvelopeError`] says what does not match.
-    pub fn open(
-        object: &[u8],
-        secret: impl Fn(&EpochId) -> Option<EpochSecret>,
-    ) -> Result<(Self, DeviceId), EnvelopeError> {
-        envelope::open(&INDEX, object, secret)
-    }
 }
+
+always_sealed!(SnapshotIndex, INDEX, "");
 
 /// The operations of a group's membership log that count: with them a location tells who belonged to the group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,37 +82,17 @@ impl Wire for MembershipCopy {
     const MAX_BYTES: usize = 48 << 20;
 }
 
-impl MembershipCopy {
-    /// Signs and seals it. `nonce` must be random.
-    ///
-    /// # Errors
-    /// [`EnvelopeError`] when it exceeds its bounds.
-    pub fn close(
-        &self,
-        signing: &SigningKey,
-        epoch: EpochId,
-        secret: &EpochSecret,
-        nonce: [u8; 24],
-    ) -> Result<Vec<u8>, EnvelopeError> {
-        envelope::close(&MEMBERS, self, signing, Some((epoch, secret)), nonce)
-    }
-
-    /// Opens a stored copy and checks its signature; gives its author too. The operations are not checked.
-    ///
-    /// # Errors
-    /// [`EnvelopeError`] says what does not match.
-    pub fn open(
-        object: &[u8],
-        secret: impl Fn(&EpochId) -> Option<EpochSecret>,
-    ) -> Result<(Self, DeviceId), EnvelopeError> {
-        envelope::open(&MEMBERS, object, secret)
-    }
-}
+always_sealed!(MembershipCopy, MEMBERS, " The operations are not checked.");
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{codec::laws, seal::SnapshotPage};
+    use crate::{
+        codec::laws,
+        id::{DeviceId, EpochId},
+        seal::SnapshotPage,
+    };
+    use ed25519_dalek::SigningKey;
 
     fn mark(page: u16, generation: u64) -> PageMark {
         PageMark { page, generation, object: ChunkId::new([7; 32]) }

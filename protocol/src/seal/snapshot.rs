@@ -3,17 +3,16 @@
 //! Paths are spread over pages by a keyed hash, so that a rename rewrites at most two pages and moves no chunk.
 
 use super::{
-    EnvelopeError, EpochSecret,
-    envelope::{self, Kind},
+    EpochSecret,
+    envelope::{Kind, always_sealed},
 };
 use crate::{
     bounded::List,
     codec::Wire,
-    id::{ChunkId, ContentId, DeviceId, EpochId, LocationId},
+    id::{ChunkId, ContentId, LocationId},
     path::RelPath,
     time::Timestamp,
 };
-use ed25519_dalek::SigningKey;
 use serde::{Deserialize, Serialize};
 
 /// Number of pages of a location.
@@ -80,37 +79,15 @@ impl SnapshotPage {
         }
         Self { generation: self.generation.saturating_add(1), entries: List::truncated(all), ..self }
     }
-
-    /// Signs and seals it. `nonce` must be random.
-    ///
-    /// # Errors
-    /// [`EnvelopeError`] when it exceeds its bounds.
-    pub fn close(
-        &self,
-        signing: &SigningKey,
-        epoch: EpochId,
-        secret: &EpochSecret,
-        nonce: [u8; 24],
-    ) -> Result<Vec<u8>, EnvelopeError> {
-        envelope::close(&KIND, self, signing, Some((epoch, secret)), nonce)
-    }
-
-    /// Opens a stored page and checks its signature; gives its author too.
-    ///
-    /// # Errors
-    /// [`EnvelopeError`] says what does not match.
-    pub fn open(
-        object: &[u8],
-        secret: impl Fn(&EpochId) -> Option<EpochSecret>,
-    ) -> Result<(Self, DeviceId), EnvelopeError> {
-        envelope::open(&KIND, object, secret)
-    }
 }
+
+always_sealed!(SnapshotPage, KIND, "");
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::laws;
+    use crate::{codec::laws, id::EpochId};
+    use ed25519_dalek::SigningKey;
 
     fn entry(path: &str, number: u8) -> SnapshotEntry {
         SnapshotEntry {
