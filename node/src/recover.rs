@@ -11,8 +11,11 @@ use crate::{
 };
 use larder_protocol::{
     control::{ControlError, ErrorKind, Progress, RecoveryWords, RestoredView},
+    id::ContentId,
     membership::RecoveryKey,
+    path::RelPath,
     seal::SnapshotEntry,
+    time::Timestamp,
 };
 use std::{
     fs,
@@ -124,28 +127,71 @@ pub async fn recover(
     let (entries, problems) = recovery.entries().await.map_err(|error| source.worded(error))?;
     let private = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
     private.map_err(|error| errors::io(folder, &error))?;
+    let files = files(entries);
     let mut progress = Progress {
         stage: "restore".to_owned(),
-        total: entries.len() as u64,
-        bytes_total: entries.iter().map(|entry| entry.size).sum(),
+        total: files.len() as u64,
+        bytes_total: files.iter().map(|file| file.size).sum(),
         ..Progress::default()
     };
     for problem in problems {
         tell(Err(source.worded(problem)), progress.clone());
     }
-    for entry in entries {
-        let restored = match one(&recovery, &entry, folder).await {
+    for file in files {
+        let restored = match one(&recovery, &file, folder).await {
             // Whatever else there is to fetch would fail the same way.
             Err(Failed::Storage(error)) => return Err(source.failed(error)),
             Err(Failed::File(error)) => Err(error),
             Ok(view) => Ok(view),
         };
         progress.done += 1;
-        progress.bytes += entry.size;
-        progress.path = entry.path.to_string();
+        progress.bytes += file.size;
+        progress.path = file.path.to_string();
         tell(restored, progress.clone());
     }
     Ok(())
+}
+
+/// A file that is to be written.
+struct Lost {
+    path: RelPath,
+    content: ContentId,
+    size: u64,
+    /// Each names a manifest of this content; any will do.
+    stored: Vec<SnapshotEntry>,
+}
+
+/// The files that entries in order of path name. Of several contents at one path the first has the name, the others go beside
+/// it: devices that had not heard of each other stored them.
+fn files(entries: Vec<SnapshotEntry>) -> Vec<Lost> {
+    let mut files: Vec<Lost> = Vec::new();
+    let mut begin = 0;
+    for entry in entries {
+        if files.get(begin).is_some_and(|first| first.path != entry.path) {
+            begin = files.len();
+        }
+        let known = files.get_mut(begin..).unwrap_or_default().iter_mut().find(|file| file.content == entry.content);
+        match known {
+            Some(file) => file.stored.push(entry),
+            None => {
+                let is_first = files.len() == begin;
+                let path = if is_first { entry.path.clone() } else { beside(&entry) };
+                files.push(Lost { path, content: entry.content, size: entry.size, stored: vec![entry] });
+            }
+        }
+    }
+    files
+}
+
+/// `stem.sync-conflict-CONTENT.ext`; the path itself where that is too long for a name, which is then told to be taken.
+fn beside(entry: &SnapshotEntry) -> RelPath {
+    let (folder, name) = entry.path.split();
+    let dot = name.rfind('.').filter(|dot| *dot > 0).unwrap_or(name.len());
+    let (stem, extension) = name.split_at(dot);
+    let content = entry.content.to_string();
+    let name = format!("{stem}.sync-conflict-{}{extension}", content.get(..8).unwrap_or(&content));
+    let path = if folder.is_empty() { name } else { format!("{folder}/{name}") };
+    RelPath::new(path).unwrap_or_else(|_| entry.path.clone())
 }
 
 /// Why a file is not restored.
@@ -162,25 +208,25 @@ impl From<ControlError> for Failed {
     }
 }
 
-async fn one(recovery: &Recovery, entry: &SnapshotEntry, folder: &Path) -> Result<RestoredView, Failed> {
-    let view = RestoredView { content_id: entry.content.to_string(), path: entry.path.to_string(), bytes: entry.size };
-    if tokio::task::block_in_place(|| stands(&folder.join(entry.path.as_str()), entry)) {
+async fn one(recovery: &Recovery, file: &Lost, folder: &Path) -> Result<RestoredView, Failed> {
+    let view = RestoredView { content_id: file.content.to_string(), path: file.path.to_string(), bytes: file.size };
+    if tokio::task::block_in_place(|| stands(&folder.join(file.path.as_str()), file)) {
         return Ok(view);
     }
-    let partial: PathBuf = folder.join(format!(".larder-{}{PARTIAL_SUFFIX}", entry.content));
-    let failed = |error: std::io::Error| errors::io(&partial, &error);
-    let out = fs::OpenOptions::new().create(true).truncate(true).read(true).write(true).open(&partial);
-    let restored = recovery.restore(entry, out.map_err(failed)?).await;
-    if let Err(error) = restored {
-        let _ = fs::remove_file(&partial);
-        return Err(broken(entry, error));
-    }
+    let partial: PathBuf = folder.join(format!(".larder-{}{PARTIAL_SUFFIX}", file.content));
+    let modified = match fetch(recovery, file, &partial).await {
+        Ok(modified) => modified,
+        Err(failed) => {
+            let _ = fs::remove_file(&partial);
+            return Err(failed);
+        }
+    };
     let placing = Placing {
         partial: partial.clone(),
-        path: entry.path.clone(),
-        content: entry.content,
-        size: entry.size,
-        modified: Some(entry.modified),
+        path: file.path.clone(),
+        content: file.content,
+        size: file.size,
+        modified: Some(modified),
         replace: false,
     };
     let placed =
@@ -188,19 +234,34 @@ async fn one(recovery: &Recovery, entry: &SnapshotEntry, folder: &Path) -> Resul
     for result in placed {
         if let Err(error) = result {
             let _ = fs::remove_file(&partial);
-            return Err(errors::place(&folder.join(entry.path.as_str()), error).into());
+            return Err(errors::place(&folder.join(file.path.as_str()), error).into());
         }
     }
     Ok(view)
 }
 
+/// Writes a content into a file, by the first of its manifests that gives it whole; when it was modified.
+async fn fetch(recovery: &Recovery, file: &Lost, partial: &Path) -> Result<Timestamp, Failed> {
+    let mut failed = None;
+    for entry in &file.stored {
+        let out = fs::OpenOptions::new().create(true).truncate(true).read(true).write(true).open(partial);
+        let out = out.map_err(|error| errors::io(partial, &error))?;
+        match recovery.restore(entry, out).await.map_err(|error| broken(entry, error)) {
+            Ok(()) => return Ok(entry.modified),
+            Err(Failed::Storage(error)) => return Err(Failed::Storage(error)),
+            Err(error) => drop(failed.get_or_insert(error)),
+        }
+    }
+    Err(failed.unwrap_or_else(|| errors::internal("a file without an entry").into()))
+}
+
 /// Whether a file stands at a path already, byte for byte.
-fn stands(path: &Path, entry: &SnapshotEntry) -> bool {
-    let same_size = fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file() && meta.len() == entry.size);
+fn stands(path: &Path, file: &Lost) -> bool {
+    let same_size = fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file() && meta.len() == file.size);
     let mut hasher = blake3::Hasher::new();
     same_size
-        && fs::File::open(path).and_then(|file| hasher.update_reader(file).map(drop)).is_ok()
-        && hasher.finalize().as_bytes() == entry.content.as_bytes()
+        && fs::File::open(path).and_then(|open| hasher.update_reader(open).map(drop)).is_ok()
+        && hasher.finalize().as_bytes() == file.content.as_bytes()
 }
 
 fn broken(entry: &SnapshotEntry, error: OpenError) -> Failed {
@@ -216,5 +277,42 @@ fn broken(entry: &SnapshotEntry, error: OpenError) -> Failed {
         },
         OpenError::Io(_) => errors::open(&path, error).into(),
         other => ControlError::new(ErrorKind::Damaged, path).detail(other.to_string()).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use larder_protocol::id::ChunkId;
+
+    #[test]
+    fn every_content_at_a_path_gets_a_name() {
+        let entry = |path: &str, content: u8, manifest: u8| SnapshotEntry {
+            path: RelPath::new(path).unwrap(),
+            content: ContentId::new([content; 32]),
+            size: 1,
+            modified: Timestamp(0),
+            manifest: ChunkId::new([manifest; 32]),
+        };
+        let entries = vec![
+            entry("a/letter.txt", 1, 1),
+            entry("a/letter.txt", 2, 2),
+            entry("a/letter.txt", 1, 3),
+            entry("b", 1, 1),
+            entry("b", 3, 4),
+            entry(".hidden", 4, 5),
+            entry(".hidden", 5, 6),
+        ];
+        let files = files(entries);
+        let named: Vec<_> = files.iter().map(|file| (file.path.as_str(), file.stored.len())).collect();
+        let expected = [
+            ("a/letter.txt", 2),
+            ("a/letter.sync-conflict-02020202.txt", 1),
+            ("b", 1),
+            ("b.sync-conflict-03030303", 1),
+            (".hidden", 1),
+            (".hidden.sync-conflict-05050505", 1),
+        ];
+        assert_eq!(named, expected);
     }
 }
