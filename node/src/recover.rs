@@ -1,6 +1,13 @@
 //! Getting everything back from a sealed location and the recovery words, on a machine that has nothing else.
 
+mod files;
+mod logins;
+
+use files::{Lost, files};
+use logins::Logins;
+
 use crate::{
+    config::Home,
     engine::{Address, is_address},
     library::{PARTIAL_SUFFIX, Placing, place_all},
     operations::errors,
@@ -11,9 +18,7 @@ use crate::{
 };
 use larder_protocol::{
     control::{ControlError, ErrorKind, Progress, RecoveryWords, RestoredView},
-    id::ContentId,
     membership::RecoveryKey,
-    path::RelPath,
     seal::SnapshotEntry,
     time::Timestamp,
 };
@@ -25,18 +30,17 @@ use std::{
 };
 
 /// What is recovered: a sealed location, and how to reach it.
-pub enum Source {
+pub struct Source {
+    kind: Kind,
+    /// Where a login is kept that the service replaces.
+    logins: Option<Logins>,
+}
+
+enum Kind {
     /// A folder of this machine.
     Folder(PathBuf),
-    /// A storage.
-    Address {
-        /// Its address, as for `location add`.
-        address: String,
-        /// Settings that the address does not say.
-        settings: ProviderConfig,
-        /// What the storage asks for.
-        credential: Credential,
-    },
+    /// A storage, by its address as for `location add`, settings that the address does not say, and what it asks for.
+    Address(String, ProviderConfig, Credential),
 }
 
 impl Source {
@@ -46,10 +50,10 @@ impl Source {
     /// [`ErrorKind::BadRequest`] when settings or a credential are given for a folder.
     pub fn new(from: PathBuf, settings: ProviderConfig, credential: Credential) -> Result<Self, ControlError> {
         if let Some(address) = from.to_str().filter(|text| is_address(text)) {
-            return Ok(Self::Address { address: address.to_owned(), settings, credential });
+            return Ok(Self { kind: Kind::Address(address.to_owned(), settings, credential), logins: None });
         }
         match settings.keys().next().or_else(|| credential.values().keys().next()) {
-            None => Ok(Self::Folder(from)),
+            None => Ok(Self { kind: Kind::Folder(from), logins: None }),
             Some(name) => {
                 let detail = "a folder has neither settings nor a credential";
                 Err(ControlError::new(ErrorKind::BadRequest, name).detail(detail))
@@ -57,17 +61,45 @@ impl Source {
         }
     }
 
+    /// Keeps the login of an account in a home, under the name of a profile or else of the provider, whenever the service
+    /// replaces it: the one that was given is void from then on. What is kept there already is used when none was given.
+    /// Storages without logins touch no home unless a profile is named.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NodeRunning`] when the home's node runs, [`ErrorKind::NameTaken`] when another login is kept under that
+    /// name, [`ErrorKind::BadRequest`] for a folder with a profile, [`ControlError`] when the home cannot be used.
+    pub fn with_logins(mut self, home: &Home, profile: Option<&str>) -> Result<Self, ControlError> {
+        match (&mut self.kind, profile) {
+            (Kind::Folder(_), None) => {}
+            (Kind::Folder(_), Some(profile)) => {
+                return Err(ControlError::new(ErrorKind::BadRequest, profile).detail("a folder has no credential"));
+            }
+            (Kind::Address(address, _, credential), profile) => {
+                let parsed = Address::parse(address);
+                let provider = parsed
+                    .map_err(|error| ControlError::new(ErrorKind::BadRequest, &*address).detail(error.to_string()))?;
+                self.logins = Logins::open(home, &provider.provider, profile, credential)?;
+            }
+        }
+        Ok(self)
+    }
+
+    /// The name under which a login is kept in the home, if one is.
+    pub fn login_kept(&self) -> Option<&str> {
+        self.logins.as_ref().and_then(Logins::kept)
+    }
+
     fn name(&self) -> String {
-        match self {
-            Self::Folder(folder) => folder.display().to_string(),
-            Self::Address { address, .. } => address.clone(),
+        match &self.kind {
+            Kind::Folder(folder) => folder.display().to_string(),
+            Kind::Address(address, ..) => address.clone(),
         }
     }
 
     fn open(&self) -> Result<Arc<dyn StorageProvider>, ControlError> {
-        let (address, settings, credential) = match self {
-            Self::Address { address, settings, credential } => (address, settings, credential),
-            Self::Folder(folder) => {
+        let (address, settings, credential) = match &self.kind {
+            Kind::Address(address, settings, credential) => (address, settings, credential),
+            Kind::Folder(folder) => {
                 let storage = FsProvider::open(folder.clone()).map_err(|error| self.failed(error))?;
                 return Ok(Arc::new(storage));
             }
@@ -150,48 +182,6 @@ pub async fn recover(
         tell(restored, progress.clone());
     }
     Ok(())
-}
-
-/// A file that is to be written.
-struct Lost {
-    path: RelPath,
-    content: ContentId,
-    size: u64,
-    /// Each names a manifest of this content; any will do.
-    stored: Vec<SnapshotEntry>,
-}
-
-/// The files that entries in order of path name. Of several contents at one path the first has the name, the others go beside
-/// it: devices that had not heard of each other stored them.
-fn files(entries: Vec<SnapshotEntry>) -> Vec<Lost> {
-    let mut files: Vec<Lost> = Vec::new();
-    let mut begin = 0;
-    for entry in entries {
-        if files.get(begin).is_some_and(|first| first.path != entry.path) {
-            begin = files.len();
-        }
-        let known = files.get_mut(begin..).unwrap_or_default().iter_mut().find(|file| file.content == entry.content);
-        match known {
-            Some(file) => file.stored.push(entry),
-            None => {
-                let is_first = files.len() == begin;
-                let path = if is_first { entry.path.clone() } else { beside(&entry) };
-                files.push(Lost { path, content: entry.content, size: entry.size, stored: vec![entry] });
-            }
-        }
-    }
-    files
-}
-
-/// `stem.sync-conflict-CONTENT.ext`; the path itself where that is too long for a name, which is then told to be taken.
-fn beside(entry: &SnapshotEntry) -> RelPath {
-    let (folder, name) = entry.path.split();
-    let dot = name.rfind('.').filter(|dot| *dot > 0).unwrap_or(name.len());
-    let (stem, extension) = name.split_at(dot);
-    let content = entry.content.to_string();
-    let name = format!("{stem}.sync-conflict-{}{extension}", content.get(..8).unwrap_or(&content));
-    let path = if folder.is_empty() { name } else { format!("{folder}/{name}") };
-    RelPath::new(path).unwrap_or_else(|_| entry.path.clone())
 }
 
 /// Why a file is not restored.
@@ -277,42 +267,5 @@ fn broken(entry: &SnapshotEntry, error: OpenError) -> Failed {
         },
         OpenError::Io(_) => errors::open(&path, error).into(),
         other => ControlError::new(ErrorKind::Damaged, path).detail(other.to_string()).into(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use larder_protocol::id::ChunkId;
-
-    #[test]
-    fn every_content_at_a_path_gets_a_name() {
-        let entry = |path: &str, content: u8, manifest: u8| SnapshotEntry {
-            path: RelPath::new(path).unwrap(),
-            content: ContentId::new([content; 32]),
-            size: 1,
-            modified: Timestamp(0),
-            manifest: ChunkId::new([manifest; 32]),
-        };
-        let entries = vec![
-            entry("a/letter.txt", 1, 1),
-            entry("a/letter.txt", 2, 2),
-            entry("a/letter.txt", 1, 3),
-            entry("b", 1, 1),
-            entry("b", 3, 4),
-            entry(".hidden", 4, 5),
-            entry(".hidden", 5, 6),
-        ];
-        let files = files(entries);
-        let named: Vec<_> = files.iter().map(|file| (file.path.as_str(), file.stored.len())).collect();
-        let expected = [
-            ("a/letter.txt", 2),
-            ("a/letter.sync-conflict-02020202.txt", 1),
-            ("b", 1),
-            ("b.sync-conflict-03030303", 1),
-            (".hidden", 1),
-            (".hidden.sync-conflict-05050505", 1),
-        ];
-        assert_eq!(named, expected);
     }
 }
