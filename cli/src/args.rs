@@ -648,6 +648,12 @@ pub(crate) struct RebuildArgs {
     /// the words.
     #[arg(long, value_name = "FILE", requires = "from")]
     pub(crate) recovery: Option<PathBuf>,
+    /// Profile under which this home keeps the storage's credential; else the provider's name.
+    ///
+    /// A login that the service replaces is kept there. With no credential beside the words the one that is kept is used. The
+    /// home's node must be stopped.
+    #[arg(long, value_name = "NAME", requires = "from")]
+    pub(crate) profile: Option<String>,
     /// Folder to write the files into; made when it is missing, and nothing in it is replaced.
     #[arg(long, value_name = "FOLDER", requires = "from")]
     pub(crate) to: Option<PathBuf>,

@@ -1,6 +1,13 @@
 //! Getting everything back from a sealed location and the recovery words, on a machine that has nothing else.
 
+mod files;
+mod logins;
+
+use files::{Lost, files};
+use logins::Logins;
+
 use crate::{
+    config::Home,
     engine::{Address, is_address},
     library::{PARTIAL_SUFFIX, Placing, place_all},
     operations::errors,
@@ -13,6 +20,7 @@ use larder_protocol::{
     control::{ControlError, ErrorKind, Progress, RecoveryWords, RestoredView},
     membership::RecoveryKey,
     seal::SnapshotEntry,
+    time::Timestamp,
 };
 use std::{
     fs,
@@ -22,18 +30,17 @@ use std::{
 };
 
 /// What is recovered: a sealed location, and how to reach it.
-pub enum Source {
+pub struct Source {
+    kind: Kind,
+    /// Where a login is kept that the service replaces.
+    logins: Option<Logins>,
+}
+
+enum Kind {
     /// A folder of this machine.
     Folder(PathBuf),
-    /// A storage.
-    Address {
-        /// Its address, as for `location add`.
-        address: String,
-        /// Settings that the address does not say.
-        settings: ProviderConfig,
-        /// What the storage asks for.
-        credential: Credential,
-    },
+    /// A storage, by its address as for `location add`, settings that the address does not say, and what it asks for.
+    Address(String, ProviderConfig, Credential),
 }
 
 impl Source {
@@ -43,10 +50,10 @@ impl Source {
     /// [`ErrorKind::BadRequest`] when settings or a credential are given for a folder.
     pub fn new(from: PathBuf, settings: ProviderConfig, credential: Credential) -> Result<Self, ControlError> {
         if let Some(address) = from.to_str().filter(|text| is_address(text)) {
-            return Ok(Self::Address { address: address.to_owned(), settings, credential });
+            return Ok(Self { kind: Kind::Address(address.to_owned(), settings, credential), logins: None });
         }
         match settings.keys().next().or_else(|| credential.values().keys().next()) {
-            None => Ok(Self::Folder(from)),
+            None => Ok(Self { kind: Kind::Folder(from), logins: None }),
             Some(name) => {
                 let detail = "a folder has neither settings nor a credential";
                 Err(ControlError::new(ErrorKind::BadRequest, name).detail(detail))
@@ -54,17 +61,45 @@ impl Source {
         }
     }
 
+    /// Keeps the login of an account in a home, under the name of a profile or else of the provider, whenever the service
+    /// replaces it: the one that was given is void from then on. What is kept there already is used when none was given.
+    /// Storages without logins touch no home unless a profile is named.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NodeRunning`] when the home's node runs, [`ErrorKind::NameTaken`] when another login is kept under that
+    /// name, [`ErrorKind::BadRequest`] for a folder with a profile, [`ControlError`] when the home cannot be used.
+    pub fn with_logins(mut self, home: &Home, profile: Option<&str>) -> Result<Self, ControlError> {
+        match (&mut self.kind, profile) {
+            (Kind::Folder(_), None) => {}
+            (Kind::Folder(_), Some(profile)) => {
+                return Err(ControlError::new(ErrorKind::BadRequest, profile).detail("a folder has no credential"));
+            }
+            (Kind::Address(address, _, credential), profile) => {
+                let parsed = Address::parse(address);
+                let provider = parsed
+                    .map_err(|error| ControlError::new(ErrorKind::BadRequest, &*address).detail(error.to_string()))?;
+                self.logins = Logins::open(home, &provider.provider, profile, credential)?;
+            }
+        }
+        Ok(self)
+    }
+
+    /// The name under which a login is kept in the home, if one is.
+    pub fn login_kept(&self) -> Option<&str> {
+        self.logins.as_ref().and_then(Logins::kept)
+    }
+
     fn name(&self) -> String {
-        match self {
-            Self::Folder(folder) => folder.display().to_string(),
-            Self::Address { address, .. } => address.clone(),
+        match &self.kind {
+            Kind::Folder(folder) => folder.display().to_string(),
+            Kind::Address(address, ..) => address.clone(),
         }
     }
 
     fn open(&self) -> Result<Arc<dyn StorageProvider>, ControlError> {
-        let (address, settings, credential) = match self {
-            Self::Address { address, settings, credential } => (address, settings, credential),
-            Self::Folder(folder) => {
+        let (address, settings, credential) = match &self.kind {
+            Kind::Address(address, settings, credential) => (address, settings, credential),
+            Kind::Folder(folder) => {
                 let storage = FsProvider::open(folder.clone()).map_err(|error| self.failed(error))?;
                 return Ok(Arc::new(storage));
             }
@@ -124,25 +159,26 @@ pub async fn recover(
     let (entries, problems) = recovery.entries().await.map_err(|error| source.worded(error))?;
     let private = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
     private.map_err(|error| errors::io(folder, &error))?;
+    let files = files(entries);
     let mut progress = Progress {
         stage: "restore".to_owned(),
-        total: entries.len() as u64,
-        bytes_total: entries.iter().map(|entry| entry.size).sum(),
+        total: files.len() as u64,
+        bytes_total: files.iter().map(|file| file.size).sum(),
         ..Progress::default()
     };
     for problem in problems {
         tell(Err(source.worded(problem)), progress.clone());
     }
-    for entry in entries {
-        let restored = match one(&recovery, &entry, folder).await {
+    for file in files {
+        let restored = match one(&recovery, &file, folder).await {
             // Whatever else there is to fetch would fail the same way.
             Err(Failed::Storage(error)) => return Err(source.failed(error)),
             Err(Failed::File(error)) => Err(error),
             Ok(view) => Ok(view),
         };
         progress.done += 1;
-        progress.bytes += entry.size;
-        progress.path = entry.path.to_string();
+        progress.bytes += file.size;
+        progress.path = file.path.to_string();
         tell(restored, progress.clone());
     }
     Ok(())
@@ -162,25 +198,25 @@ impl From<ControlError> for Failed {
     }
 }
 
-async fn one(recovery: &Recovery, entry: &SnapshotEntry, folder: &Path) -> Result<RestoredView, Failed> {
-    let view = RestoredView { content_id: entry.content.to_string(), path: entry.path.to_string(), bytes: entry.size };
-    if tokio::task::block_in_place(|| stands(&folder.join(entry.path.as_str()), entry)) {
+async fn one(recovery: &Recovery, file: &Lost, folder: &Path) -> Result<RestoredView, Failed> {
+    let view = RestoredView { content_id: file.content.to_string(), path: file.path.to_string(), bytes: file.size };
+    if tokio::task::block_in_place(|| stands(&folder.join(file.path.as_str()), file)) {
         return Ok(view);
     }
-    let partial: PathBuf = folder.join(format!(".larder-{}{PARTIAL_SUFFIX}", entry.content));
-    let failed = |error: std::io::Error| errors::io(&partial, &error);
-    let out = fs::OpenOptions::new().create(true).truncate(true).read(true).write(true).open(&partial);
-    let restored = recovery.restore(entry, out.map_err(failed)?).await;
-    if let Err(error) = restored {
-        let _ = fs::remove_file(&partial);
-        return Err(broken(entry, error));
-    }
+    let partial: PathBuf = folder.join(format!(".larder-{}{PARTIAL_SUFFIX}", file.content));
+    let modified = match fetch(recovery, file, &partial).await {
+        Ok(modified) => modified,
+        Err(failed) => {
+            let _ = fs::remove_file(&partial);
+            return Err(failed);
+        }
+    };
     let placing = Placing {
         partial: partial.clone(),
-        path: entry.path.clone(),
-        content: entry.content,
-        size: entry.size,
-        modified: Some(entry.modified),
+        path: file.path.clone(),
+        content: file.content,
+        size: file.size,
+        modified: Some(modified),
         replace: false,
     };
     let placed =
@@ -188,19 +224,34 @@ async fn one(recovery: &Recovery, entry: &SnapshotEntry, folder: &Path) -> Resul
     for result in placed {
         if let Err(error) = result {
             let _ = fs::remove_file(&partial);
-            return Err(errors::place(&folder.join(entry.path.as_str()), error).into());
+            return Err(errors::place(&folder.join(file.path.as_str()), error).into());
         }
     }
     Ok(view)
 }
 
+/// Writes a content into a file, by the first of its manifests that gives it whole; when it was modified.
+async fn fetch(recovery: &Recovery, file: &Lost, partial: &Path) -> Result<Timestamp, Failed> {
+    let mut failed = None;
+    for entry in &file.stored {
+        let out = fs::OpenOptions::new().create(true).truncate(true).read(true).write(true).open(partial);
+        let out = out.map_err(|error| errors::io(partial, &error))?;
+        match recovery.restore(entry, out).await.map_err(|error| broken(entry, error)) {
+            Ok(()) => return Ok(entry.modified),
+            Err(Failed::Storage(error)) => return Err(Failed::Storage(error)),
+            Err(error) => drop(failed.get_or_insert(error)),
+        }
+    }
+    Err(failed.unwrap_or_else(|| errors::internal("a file without an entry").into()))
+}
+
 /// Whether a file stands at a path already, byte for byte.
-fn stands(path: &Path, entry: &SnapshotEntry) -> bool {
-    let same_size = fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file() && meta.len() == entry.size);
+fn stands(path: &Path, file: &Lost) -> bool {
+    let same_size = fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file() && meta.len() == file.size);
     let mut hasher = blake3::Hasher::new();
     same_size
-        && fs::File::open(path).and_then(|file| hasher.update_reader(file).map(drop)).is_ok()
-        && hasher.finalize().as_bytes() == entry.content.as_bytes()
+        && fs::File::open(path).and_then(|open| hasher.update_reader(open).map(drop)).is_ok()
+        && hasher.finalize().as_bytes() == file.content.as_bytes()
 }
 
 fn broken(entry: &SnapshotEntry, error: OpenError) -> Failed {

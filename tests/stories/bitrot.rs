@@ -48,8 +48,12 @@ const KINDS: &[Kind] = &[
     ("node logs", |path| path.starts_with("home/logs/"), Harm::None),
     ("lock", |path| path == "home/run/node.lock", Harm::None),
     ("signatures", |path| path.ends_with("/.larder/location.json"), Harm::Part),
-    ("key bundles", |path| path == "sealed/.larder/keys", Harm::None),
-    ("copies of the membership log", |path| path == "sealed/.larder/members", Harm::None),
+    ("key bundles", |path| path.starts_with("sealed/.larder/snapshot/") && path.ends_with("/keys"), Harm::None),
+    (
+        "membership copies",
+        |path| path.starts_with("sealed/.larder/snapshot/") && path.ends_with("/members"),
+        Harm::None,
+    ),
     ("snapshots", |path| path.starts_with("sealed/.larder/snapshot/"), Harm::Part),
     ("sealed objects", |path| path.starts_with("sealed/") && !path.contains("/.larder/"), Harm::Part),
 ];

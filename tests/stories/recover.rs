@@ -1,6 +1,10 @@
 //! Everything else is lost: a sealed location and the recovery words give all files back, on a machine that has nothing.
 
 use crate::bucket::Bucket;
+use larder_test_servers::{
+    mock::{Drive, Graph, OAuth, drive, graph},
+    servers::{FakeGcs, Sftp, WebDav},
+};
 use larder_tests::{Node, World, data, json};
 use std::{fs, path::Path};
 
@@ -79,7 +83,11 @@ fn every_file_comes_back() {
     let damaged = restore(&words);
     assert_eq!((damaged.code(), damaged.error_kind().as_deref()), (Some(3), Some("damaged")), "{}", damaged.stderr);
     assert!(out.join("tax/letter.pdf").exists() && !out.join("film.mp4").exists());
-    let pages: Vec<_> = fs::read_dir(disk.join(".larder/snapshot")).unwrap().map(|page| page.unwrap().path()).collect();
+    let desk = disk.join(".larder/snapshot");
+    let desk = fs::read_dir(desk).unwrap().map(|desk| desk.unwrap().path()).next().expect("the laptop's desk");
+    let objects = fs::read_dir(&desk).unwrap().map(|object| object.unwrap().path());
+    let pages: Vec<_> =
+        objects.filter(|object| !["keys", "members"].iter().any(|name| object.ends_with(name))).collect();
     assert!(pages.len() > 1, "one page has all names: this proves nothing");
     for page in &pages {
         let mut bytes = fs::read(page).unwrap();
@@ -90,9 +98,9 @@ fn every_file_comes_back() {
     fs::remove_dir_all(&out).unwrap();
     let refused = restore(&words);
     assert_eq!((refused.code(), refused.error_kind().as_deref()), (Some(3), Some("partial")), "{}", refused.stderr);
-    fs::write(disk.join(".larder/keys"), "no bundle").unwrap();
+    fs::write(desk.join("keys"), "no bundle").unwrap();
     assert_eq!(restore(&words).error_kind().as_deref(), Some("damaged"));
-    fs::remove_file(disk.join(".larder/keys")).unwrap();
+    fs::remove_file(desk.join("keys")).unwrap();
     assert_eq!(restore(&words).error_kind().as_deref(), Some("unknown-reference"));
 }
 
@@ -161,7 +169,9 @@ fn a_bucket_and_the_words_give_every_file_back() {
     bytes[70_000] ^= 1;
     bucket.replace(&largest, bytes);
     let pages = bucket.objects(".larder/snapshot/");
-    let pages: Vec<&str> = pages.iter().map(|(key, _)| key.as_str()).filter(|key| !key.ends_with("index")).collect();
+    let desk = pages[0].0.rsplit_once('/').expect("a desk").0.to_owned();
+    let number = |key: &&str| key.rsplit('/').next().is_some_and(|name| name.parse::<u16>().is_ok());
+    let pages: Vec<&str> = pages.iter().map(|(key, _)| key.as_str()).filter(number).collect();
     assert!(pages.len() > 2, "{pages:?}");
     bucket.delete(pages[0]);
     let partly = restore(format!("{words}\n{key}"));
@@ -174,11 +184,119 @@ fn a_bucket_and_the_words_give_every_file_back() {
     let page: u16 = pages[0].rsplit('/').next().unwrap().parse().unwrap();
     assert!(partly.stderr.contains(&format!("page {page} of the snapshot is missing")), "{}", partly.stderr);
     // The index: whether a page is missing is unknown then, and that is said.
-    bucket.delete(".larder/snapshot/index");
-    bucket.delete(".larder/members");
+    bucket.delete(&format!("{desk}/index"));
+    bucket.delete(&format!("{desk}/members"));
     let partly = restore(format!("{words}\n{key}"));
     assert_eq!(partly.code(), Some(3), "{}", partly.stderr);
     for said in ["index of the snapshot is missing", "membership copy is missing"] {
         assert!(partly.stderr.contains(said), "{}", partly.stderr);
     }
+}
+
+/// A kind of storage: its address, the settings that lead to it, and its credential as lines for stdin.
+struct Kind {
+    provider: &'static str,
+    address: String,
+    settings: Vec<String>,
+    credential: String,
+}
+
+impl Kind {
+    fn new(provider: &'static str, address: &str, settings: &[(&str, &str)], credential: &[(&str, &str)]) -> Self {
+        let lines = |pairs: &[(&str, &str)]| -> Vec<String> {
+            pairs.iter().map(|(name, value)| format!("{name}={value}")).collect()
+        };
+        let credential = lines(credential).join("\n") + "\n";
+        Self { provider, address: address.to_owned(), settings: lines(settings), credential }
+    }
+
+    fn sets(&self) -> impl Iterator<Item = &str> {
+        self.settings.iter().flat_map(|setting| ["--set", setting.as_str()])
+    }
+}
+
+/// A new login of an account, as lines for stdin.
+fn login(oauth: &OAuth, scopes: &[&str]) -> String {
+    let secret = oauth.client_secret().map_or_else(String::new, |secret| format!("client_secret={secret}\n"));
+    format!("client_id={}\n{secret}refresh_token={}\n", oauth.client_id(), oauth.grant(scopes).refresh)
+}
+
+#[test]
+fn every_kind_of_storage_and_the_words_give_every_file_back() {
+    const GRAPH_SCOPES: [&str; 2] = [graph::SCOPE_APP_FOLDER, graph::SCOPE_OFFLINE];
+    let world = World::new();
+    let laptop = world.machine("laptop");
+    let words = found(&laptop);
+    let (dav, sftp, gcs) = (WebDav::start(), Sftp::start(), FakeGcs::start());
+    let (on_drive, on_graph) = (Drive::start(), Graph::start());
+    let (port, key, hosts) = (sftp.port(), sftp.key(), sftp.known_hosts());
+    let folder = sftp.files().join("some folder");
+    let at_sftp = format!("sftp://{}@127.0.0.1:{port}{}", sftp.user(), folder.display());
+    let key = [("key_file", key.to_str().unwrap()), ("known_hosts", hosts.to_str().unwrap())];
+    let at_dav = dav.endpoint().replace("http://", "webdav://");
+    let at_gcs = format!("gs://{}/some/prefix", gcs.bucket());
+    let (drive_base, graph_base) = (on_drive.base(), on_graph.base());
+    let google = [("api", drive_base.as_str()), ("accounts", &drive_base), ("oauth", &drive_base)];
+    let microsoft = [("api", graph_base.as_str()), ("accounts", graph_base.trim_end_matches("/v1.0"))];
+    let mut kinds = [
+        Kind::new("webdav", &at_dav, &[], &[("username", dav.user()), ("password", dav.password())]),
+        Kind::new("sftp", &at_sftp, &key, &[]),
+        Kind::new("gcs", &at_gcs, &[("endpoint", gcs.endpoint())], &[("access_token", "any")]),
+        Kind::new("gdrive", "gdrive:///Larder", &google, &[]),
+        Kind::new("onedrive", "onedrive:///Larder", &microsoft, &[]),
+    ];
+    kinds[3].credential = login(on_drive.oauth(), &[drive::SCOPE_FILE]);
+    kinds[4].credential = login(on_graph.oauth(), &GRAPH_SCOPES);
+    let documents = laptop.folder("documents");
+    let sizes = [("empty", 0), ("one", 1), ("tax/letter.pdf", 64 << 10), ("film.mp4", (5 << 20) + 3)];
+    let hashes: Vec<String> =
+        (1..).zip(&sizes).map(|(seed, (path, size))| data::file(&documents.join(path), seed, *size)).collect();
+    laptop.add("documents", &documents);
+    for kind in &kinds {
+        let profile = ["profile", "add", kind.provider, "--provider", kind.provider];
+        laptop.ok(profile.into_iter().chain(kind.sets()));
+        if kind.credential.contains('=') {
+            laptop.command(["credential", "set", kind.provider]).stdin(kind.credential.clone()).run().expect(0);
+        }
+        let name = format!("at-{}", kind.provider);
+        laptop.ok(["location", "add", &name, &kind.address, "--profile", kind.provider]);
+        laptop.objects(["ensure", "documents:", "--at", &name]);
+    }
+    laptop.down();
+    for gone in [laptop.home(), documents.as_path()] {
+        fs::remove_dir_all(gone).unwrap();
+    }
+
+    // The accounts are still there; whoever has them logs in anew.
+    kinds[3].credential = login(on_drive.oauth(), &[drive::SCOPE_FILE]);
+    kinds[4].credential = login(on_graph.oauth(), &GRAPH_SCOPES);
+    let fresh = world.machine("fresh");
+    let restore = |kind: &Kind, stdin: String, out: &str| {
+        let args = ["catalog", "rebuild", "--from", &kind.address, "--recovery", "-", "--to", out];
+        fresh.command(args.into_iter().chain(kind.sets())).stdin(stdin).run()
+    };
+    for kind in &kinds {
+        let out = fresh.path(kind.provider);
+        let restored = restore(kind, format!("{words}\n{}", kind.credential), out.to_str().unwrap()).expect(0);
+        assert_eq!(restored.objects().len(), sizes.len(), "{}: {restored:?}", kind.provider);
+        for ((path, _), hash) in sizes.iter().zip(&hashes) {
+            assert_eq!(&data::hash(&out.join(path)), hash, "{}: {path}", kind.provider);
+        }
+        let said = format!("{}{}", restored.text(), restored.stderr);
+        let secrets = [on_drive.oauth().secrets(), on_graph.oauth().secrets()].concat();
+        assert!(!secrets.iter().any(|secret| said.contains(secret)), "{said}");
+    }
+    // OneDrive has replaced the login: the one that was given is void, and the new one is in the home.
+    let (last, out) = (&kinds[4], fresh.path("again"));
+    let again = |stdin| restore(last, stdin, out.to_str().unwrap());
+    let other = again(format!("{words}\n{}", last.credential));
+    assert_eq!(other.error_kind().as_deref(), Some("name-taken"), "{}", other.stderr);
+    assert_eq!(again(words.clone()).expect(0).objects().len(), sizes.len());
+    // With it the device goes on.
+    fresh.found();
+    let running = again(words.clone());
+    assert_eq!(running.error_kind().as_deref(), Some("node-running"), "{}", running.stderr);
+    fresh.ok(["profile", "add", "onedrive", "--provider", "onedrive"].into_iter().chain(last.sets()));
+    let added = fresh.object(["location", "add", "cloud", "onedrive:///Larder again", "--profile", "onedrive"]);
+    assert_eq!(added["state"], "connected", "{added:#}");
 }

@@ -16,8 +16,14 @@ const LOST_HINT: &str = "the rest is restored; try another sealed location of th
 
 pub(crate) async fn run(context: &Context, command: CatalogCommand) -> Outcome {
     match command {
-        CatalogCommand::Rebuild(RebuildArgs { from: Some(from), set, recovery: Some(recovery), to: Some(to) }) => {
-            return restore(context, from, set, &recovery, &to).await;
+        CatalogCommand::Rebuild(RebuildArgs {
+            from: Some(from),
+            set,
+            recovery: Some(recovery),
+            profile,
+            to: Some(to),
+        }) => {
+            return restore(context, from, (set, profile), &recovery, &to).await;
         }
         CatalogCommand::Rebuild(_) => {
             let view = larder_node::rebuild_catalog(&context.home)?;
@@ -47,11 +53,11 @@ pub(crate) async fn run(context: &Context, command: CatalogCommand) -> Outcome {
     Ok(error::OK)
 }
 
-/// Gets every file back from a sealed location. Needs neither a home nor a node.
+/// Gets every file back from a sealed location. Needs no node, and a home only to keep a login that the service replaces.
 async fn restore(
     context: &Context,
     from: PathBuf,
-    settings: Vec<(String, String)>,
+    (settings, profile): (Vec<(String, String)>, Option<String>),
     recovery: &Path,
     to: &Path,
 ) -> Outcome {
@@ -59,6 +65,7 @@ async fn restore(
     let (words, values) = secrets::words_and_lines(recovery, asks)?;
     let credential = values.iter().map(|(name, value)| (name.clone(), value.as_str().to_owned())).collect();
     let source = larder_node::Source::new(from, settings.into_iter().collect(), Credential::new(credential))?;
+    let source = source.with_logins(&context.home, profile.as_deref())?;
     let mut progress = ProgressLine::new(context.progress, context.quiet);
     let (mut restored, mut lost) = (0u64, Vec::<ControlError>::new());
     let ended = larder_node::recover(&source, &words, to, |file, update| {
@@ -82,6 +89,10 @@ async fn restore(
     if !lost.is_empty() && !context.json {
         context.note(&format!("{restored} files are there. Not restored:"));
         lost.iter().for_each(|error| context.note(&format!("  {}", render::escape(&error.subject))));
+    }
+    if let Some(name) = source.login_kept() {
+        context
+            .note(&format!("The login is kept in this home, for a profile that is called {}.", render::escape(name)));
     }
     ended?;
     Ok(match lost.first() {

@@ -30,7 +30,7 @@ impl Rights {
                 Some(place) if announced != Some(places.device()) && place.is_proven(places) => Some(places.device()),
                 _ => announced,
             };
-            if let Some(rule) = in_force(said, |stamp| decides(&roster, steward.as_ref(), stamp)) {
+            if let Some(rule) = decided(&said, |stamp| by_admin(&roster, stamp), steward.as_ref()) {
                 rules.insert(location, rule);
             }
         }
@@ -42,6 +42,11 @@ impl Rights {
         self.rules.get(location)
     }
 
+    /// Whether an admin has spoken about a location: from then on only admins do.
+    pub(crate) fn is_admins(&self, location: &LocationId) -> bool {
+        self.rules.get(location).is_some_and(|(stamp, _)| by_admin(&self.roster, stamp))
+    }
+
     /// Whether the rules of a location let a device do something there. Where there are none, roles decide elsewhere.
     pub(crate) fn permit(&self, location: &LocationId, device: &DeviceId, action: Action) -> bool {
         self.rules.get(location).is_none_or(|(_, access)| {
@@ -50,16 +55,70 @@ impl Rights {
     }
 }
 
-/// Whether a statement about a location counts: its author is the steward, or was an admin.
-fn decides(roster: &Roster, steward: Option<&DeviceId>, stamp: &Stamp) -> bool {
-    steward == Some(&stamp.device()) || roster.decides(&stamp.author, stamp.seq)
+/// Whether who made a statement was an admin then.
+fn by_admin(roster: &Roster, stamp: &Stamp) -> bool {
+    roster.decides(&stamp.author, stamp.seq)
 }
 
-/// The device that alone deletes in a location.
-pub(crate) fn custodian(members: &Members, snapshot: &Snapshot, row: &KnownLocation) -> Result<DeviceId, CatalogError> {
+/// The statement about a location that is in force: the latest one of an admin, or where none has spoken, of the steward.
+///
+/// A writer becomes the steward of a cloud location by announcing it anew. What an admin has said stays in force all the same.
+fn decided<T: Clone>(
+    said: &[(Stamp, T)],
+    by_admin: impl Fn(&Stamp) -> bool,
+    steward: Option<&DeviceId>,
+) -> Option<(Stamp, T)> {
+    in_force(said.iter().cloned(), by_admin)
+        .or_else(|| in_force(said.iter().cloned(), |stamp| steward == Some(&stamp.device())))
+}
+
+/// The device that alone deletes in a location, and whether an admin has chosen it.
+pub(crate) fn custodian(
+    members: &Members,
+    snapshot: &Snapshot,
+    row: &KnownLocation,
+) -> Result<(DeviceId, bool), CatalogError> {
     let (roster, steward) = (members.roster(), row.steward());
     let said = snapshot.custodians()?.into_iter().filter(|known| known.value.location == row.location.id);
-    let said = said.map(|known| (known.stamp, known.value.device));
-    let chosen = in_force(said, |stamp| decides(&roster, Some(&steward), stamp));
-    Ok(chosen.map_or(steward, |(_, device)| device))
+    let said: Vec<(Stamp, DeviceId)> = said.map(|known| (known.stamp, known.value.device)).collect();
+    let chosen = decided(&said, |stamp| by_admin(&roster, stamp), Some(&steward));
+    Ok(chosen.map_or((steward, false), |(stamp, device)| (device, by_admin(&roster, &stamp))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use larder_protocol::{log::Author, time::Hlc};
+    use proptest::prelude::*;
+
+    const ADMIN: u8 = 0;
+
+    fn device(byte: u8) -> DeviceId {
+        DeviceId::new([byte; 32])
+    }
+
+    fn is_admin(stamp: &Stamp) -> bool {
+        stamp.device() == device(ADMIN)
+    }
+
+    proptest! {
+        /// Whatever else is said and whoever becomes the steward: once an admin has spoken its latest word is in force, and
+        /// before that the steward's.
+        #[test]
+        fn who_announces_a_location_anew_changes_nothing_that_an_admin_has_said(
+            said in prop::collection::btree_map((0u64..6, 0u8..4), any::<u8>(), 0..8),
+            steward in 0u8..4,
+        ) {
+            let stamp = |(hlc, by): (u64, u8)| {
+                Stamp { hlc: Hlc(hlc), author: Author { device: device(by), incarnation: 0 }, seq: 0 }
+            };
+            let all: Vec<(Stamp, u8)> = said.iter().map(|(at, value)| (stamp(*at), *value)).collect();
+            let last = |who: u8| said.iter().rev().find(|((_, by), _)| *by == who).map(|(at, value)| (stamp(*at), *value));
+            let found = decided(&all, is_admin, Some(&device(steward)));
+            prop_assert_eq!(found, last(ADMIN).or_else(|| last(steward)));
+            let backwards: Vec<_> = all.iter().rev().copied().collect();
+            prop_assert_eq!(found, decided(&backwards, is_admin, Some(&device(steward))));
+            prop_assert_eq!(decided(&all, is_admin, None), last(ADMIN));
+        }
+    }
 }

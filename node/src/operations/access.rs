@@ -130,13 +130,17 @@ fn whom(words: &[String], devices: &[DeviceView]) -> Result<Whom, ControlError> 
     Ok(Whom::Only { roles: List::truncated(roles), devices })
 }
 
-/// Refuses whoever is neither the steward of a location nor an admin.
-fn must_decide(node: &Node, row: &KnownLocation) -> Result<(), ControlError> {
+/// Refuses whoever is neither an admin nor, as long as no admin has decided it, the steward of a location.
+fn must_decide(node: &Node, row: &KnownLocation, admin_did: bool) -> Result<(), ControlError> {
     let role = node.members.role(&node.device());
-    if role == Some(Role::Admin) || (row.steward() == node.device() && role.is_some_and(Role::may_write)) {
+    let is_steward = row.steward() == node.device() && role.is_some_and(Role::may_write);
+    if role == Some(Role::Admin) || (is_steward && !admin_did) {
         return Ok(());
     }
-    let detail = "only the location's own device or an admin decides that";
+    let detail = match admin_did {
+        true => "an admin has decided that: only an admin changes it",
+        false => "only the location's own device or an admin decides that",
+    };
     Err(ControlError::new(ErrorKind::NotAllowed, row.location.name.as_str()).detail(detail))
 }
 
@@ -146,9 +150,9 @@ pub(crate) async fn allow(node: &Arc<Node>, request: AllowLocation) -> Result<Lo
     let reading = node.clone();
     let (row, access) = blocking(move || {
         let row = locations::row(&reading, &request.location)?;
-        must_decide(&reading, &row)?;
         let snapshot = reading.catalog.read().map_err(errors::catalog)?;
         let rights = Rights::read(&reading.members, &reading.places, &snapshot).map_err(errors::catalog)?;
+        must_decide(&reading, &row, rights.is_admins(&row.location.id))?;
         let mut access = rights.of(&row.location.id).map_or(Access::open(row.location.id), |(_, said)| said.clone());
         for (list, words) in [
             (&mut access.read, &request.read),
@@ -188,7 +192,7 @@ pub(super) fn carried_over(
 /// Says who alone deletes in a cloud location, or hands that over.
 pub(crate) async fn custody(node: &Arc<Node>, request: CustodianRequest) -> Result<CustodianView, ControlError> {
     let (reading, name) = (node.clone(), request.location.clone());
-    let (row, present) = blocking(move || {
+    let (row, (present, admin_did)) = blocking(move || {
         let row = locations::row(&reading, &name)?;
         if !is_cloud(&row) {
             let detail = "only cloud locations have a custodian; of others their own device takes care";
@@ -204,7 +208,7 @@ pub(crate) async fn custody(node: &Arc<Node>, request: CustodianRequest) -> Resu
         None => present,
     };
     if request.device.is_some() {
-        must_decide(node, &row)?;
+        must_decide(node, &row, admin_did)?;
         let (reading, location) = (node.clone(), row.location.id);
         let fronts = blocking(move || {
             let gateways = reading.catalog.read().and_then(|snapshot| snapshot.gateways()).map_err(errors::catalog)?;

@@ -274,7 +274,7 @@ pub(super) type Stored = Result<(Order, bool), ControlError>;
 /// Stores contents at a place of this device; whether each was there already.
 async fn store(node: &Arc<Node>, here: &Here, orders: Vec<Order>, way: &Way) -> Result<Vec<Stored>, ControlError> {
     let place = match here {
-        Here::Cloud(cloud) => return store::store(node, &ObjectStore::of_cloud(cloud).await?, orders, way).await,
+        Here::Cloud(cloud) => return store::store(node, &ObjectStore::of_cloud(node, cloud).await?, orders, way).await,
         Here::Place(place) => place,
     };
     if !place.is_proven(&node.places) {

@@ -54,7 +54,7 @@ fn view(node: &Node, snapshot: &Snapshot, row: &KnownLocation) -> Result<Locatio
     let gateways = gateways(node, snapshot, row)?;
     let rights = Rights::read(&node.members, &node.places, snapshot).map_err(errors::catalog)?;
     let custodian =
-        if is_cloud(row) { Some(custodian(&node.members, snapshot, row).map_err(errors::catalog)?) } else { None };
+        if is_cloud(row) { Some(custodian(&node.members, snapshot, row).map_err(errors::catalog)?.0) } else { None };
     let state = match &place {
         _ if is_cloud(row) => cloud_state(&gateways),
         Some(place) if !place.is_proven(&node.places) => "offline",

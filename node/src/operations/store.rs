@@ -31,6 +31,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
+use tokio::sync::Mutex;
 
 /// How often a content is put again whose objects were taken away before they were named.
 const TRIES: usize = 3;
@@ -48,6 +49,8 @@ pub(super) struct ObjectStore {
     storage: Arc<dyn StorageProvider>,
     /// Large uploads under way, if this device can keep a note of them.
     journal: Option<Arc<Journal>>,
+    /// Held while something on this device's desk is rewritten.
+    desk: Arc<Mutex<()>>,
     cloud: Option<Arc<Cloud>>,
 }
 
@@ -61,12 +64,12 @@ impl ObjectStore {
         let storage = place.provider().map_err(failed)?;
         let journal = node.clouds.journal(&place.id).map(Arc::new);
         upload::sweep(&storage, "objects/", journal.as_deref()).await.map_err(failed)?;
-        let (id, mount_epoch) = (place.id, place.mount_epoch);
-        Ok(Self { id, name, mount_epoch, spec: place.spec, storage: Arc::new(storage), journal, cloud: None })
+        let (id, mount_epoch, desk) = (place.id, place.mount_epoch, node.clouds.desk(&place.id));
+        Ok(Self { id, name, mount_epoch, spec: place.spec, storage: Arc::new(storage), journal, desk, cloud: None })
     }
 
     /// A cloud whose storage is there.
-    pub(super) async fn of_cloud(cloud: &Arc<Cloud>) -> Result<Self, ControlError> {
+    pub(super) async fn of_cloud(node: &Node, cloud: &Arc<Cloud>) -> Result<Self, ControlError> {
         let name = cloud.described.name.clone();
         let standing = cloud.settled().await;
         if standing.state != Some(GatewayState::Serving) {
@@ -78,7 +81,8 @@ impl ObjectStore {
         }
         let storage = cloud.storage().map_err(|error| errors::open(&name, error.into()))?;
         let (id, mount_epoch, spec) = (cloud.id, cloud.described.mount_epoch, cloud.described.spec);
-        Ok(Self { id, name, mount_epoch, spec, storage, journal: cloud.journal.clone(), cloud: Some(cloud.clone()) })
+        let (journal, desk) = (cloud.journal.clone(), node.clouds.desk(&id));
+        Ok(Self { id, name, mount_epoch, spec, storage, journal, desk, cloud: Some(cloud.clone()) })
     }
 
     fn failed(&self, error: OpenError) -> ControlError {
@@ -102,7 +106,7 @@ impl ObjectStore {
 
 /// Writes into a location what the recovery words need to give all of it back, unless it stands there.
 pub(super) async fn prepare(node: &Node, storage: &dyn StorageProvider, location: LocationId) -> Result<(), OpenError> {
-    write_key_bundle(storage, &node.members.key_bundle()).await?;
+    write_key_bundle(storage, &location, &node.device(), &node.members.key_bundle()).await?;
     // Without a secret, on a vault, nothing is sealed; who seals there brings the rest.
     let Some(ring) = node.members.ring() else { return Ok(()) };
     let sealing = Sealing { ring, signing: node.keys.signing().clone() };
@@ -117,7 +121,9 @@ pub(super) async fn store(
     way: &Way,
 ) -> Result<Vec<Result<(Order, bool), ControlError>>, ControlError> {
     // Before anything is sealed under an epoch that has begun meanwhile: the recovery words are to open that, too.
+    let turn = store.desk.lock().await;
     prepare(node, &*store.storage, store.id).await.map_err(|error| store.failed(error))?;
+    drop(turn);
     let mut results = Vec::new();
     for order in orders {
         let content = order.wanted.content;
@@ -269,10 +275,7 @@ async fn name_there(
     let sealing = Sealing { ring: node.members.reading_ring()?, signing: node.keys.signing().clone() };
     let modified = order.wanted.modified.unwrap_or_default();
     let entry = SnapshotEntry { path: order.path.clone(), content, size, modified, manifest };
-    let _turn = match &store.cloud {
-        Some(cloud) => Some(cloud.pages.lock().await),
-        None => None,
-    };
+    let _turn = store.desk.lock().await;
     let written = write_snapshot(&*store.storage, &sealing, store.id, vec![entry]).await;
     written.map_err(|error| store.failed(error))
 }

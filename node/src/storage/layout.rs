@@ -1,7 +1,14 @@
 //! Where things are in a location that holds objects.
 
-use larder_protocol::id::ChunkId;
-use std::fmt;
+use super::{StorageError, StorageProvider, list_all};
+use larder_protocol::{
+    id::{ChunkId, DeviceId, LocationId},
+    seal::SNAPSHOT_PAGES,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 /// Key of an object: relative and `/`-separated.
 ///
@@ -65,32 +72,88 @@ pub fn object_key(id: &ChunkId) -> ObjectKey {
     ObjectKey(format!("objects/{}/{name}", &name[..2]))
 }
 
-/// Key of the key bundle.
-pub(super) fn key_bundle() -> ObjectKey {
-    ObjectKey(".larder/keys".to_owned())
-}
-
-/// Key of the copy of the membership log.
-pub(super) fn membership_copy() -> ObjectKey {
-    ObjectKey(".larder/members".to_owned())
-}
-
-/// Key of the index of the location snapshot.
-pub(super) fn snapshot_index() -> ObjectKey {
-    ObjectKey(format!("{SNAPSHOT_PREFIX}index"))
-}
-
 /// Key of what the custodian is about to take away.
 pub(super) fn withdrawal() -> ObjectKey {
     ObjectKey(".larder/withdrawal".to_owned())
 }
 
-/// What the keys of all pages begin with.
-pub(super) const SNAPSHOT_PREFIX: &str = ".larder/snapshot/";
+/// What the keys of all desks begin with.
+const DESKS: &str = ".larder/snapshot/";
 
-/// Key of a page of the location snapshot.
-pub(super) fn snapshot_page(page: u16) -> ObjectKey {
-    ObjectKey(format!("{SNAPSHOT_PREFIX}{page:03}"))
+/// A device's desk in a location: what it alone writes there, so that no other device's write takes the place of its own. Its
+/// part of the location snapshot, that part's index, a copy of the membership log and a key bundle.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Desk(String);
+
+impl Desk {
+    /// A device's desk. Its name tells who knows the location's id and the device's key whose it is, and nobody else.
+    pub(super) fn of(location: &LocationId, device: &DeviceId) -> Self {
+        let mut hasher = blake3::Hasher::new_derive_key("larder 2026 desk v1");
+        hasher.update(location.as_bytes()).update(device.as_bytes());
+        Self(hasher.finalize().to_hex()[..32].to_owned())
+    }
+
+    fn key(&self, name: fmt::Arguments<'_>) -> ObjectKey {
+        ObjectKey(format!("{DESKS}{}/{name}", self.0))
+    }
+
+    /// Key of the key bundle.
+    pub(super) fn key_bundle(&self) -> ObjectKey {
+        self.key(format_args!("keys"))
+    }
+
+    /// Key of the copy of the membership log.
+    pub(super) fn membership_copy(&self) -> ObjectKey {
+        self.key(format_args!("members"))
+    }
+
+    /// Key of the index of its part of the location snapshot.
+    pub(super) fn index(&self) -> ObjectKey {
+        self.key(format_args!("index"))
+    }
+
+    /// Key of a page of its part of the location snapshot.
+    pub(super) fn page(&self, page: u16) -> ObjectKey {
+        self.key(format_args!("{page:03}"))
+    }
+}
+
+/// What is on a desk.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct OnDesk {
+    /// A key bundle.
+    pub(super) keys: bool,
+    /// A copy of the membership log.
+    pub(super) members: bool,
+    /// An index.
+    pub(super) index: bool,
+    /// Pages, by their numbers.
+    pub(super) pages: BTreeSet<u16>,
+}
+
+/// The desks of a location, and what is on each.
+///
+/// # Errors
+/// [`StorageError`] when the storage does not list them.
+pub(super) async fn desks(provider: &dyn StorageProvider) -> Result<BTreeMap<Desk, OnDesk>, StorageError> {
+    let mut desks: BTreeMap<Desk, OnDesk> = BTreeMap::new();
+    for key in list_all(provider, DESKS).await?.into_iter().map(|listed| listed.key) {
+        let Some((name, object)) = key.as_str().strip_prefix(DESKS).and_then(|rest| rest.split_once('/')) else {
+            continue;
+        };
+        let desk = Desk(name.to_owned());
+        let there = desks.entry(desk.clone()).or_default();
+        match object {
+            "keys" => there.keys = true,
+            "members" => there.members = true,
+            "index" => there.index = true,
+            number => {
+                let page = number.parse().ok().filter(|page| *page < SNAPSHOT_PAGES && desk.page(*page) == key);
+                there.pages.extend(page);
+            }
+        }
+    }
+    Ok(desks)
 }
 
 /// What the keys of all objects begin with that only tests of a storage write.

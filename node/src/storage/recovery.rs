@@ -1,21 +1,23 @@
 //! Reading a sealed location with nothing but the recovery words: no catalog, no other device.
 //!
-//! The key bundle gives every epoch's secret, the membership copy who belonged to the group, the index which pages the
-//! snapshot has, the pages every path with its content and manifest, the manifests their chunks. All that is read is
-//! checked: seals, signatures and who made them, names of objects by their bytes, contents by their hash. What is missing or
-//! does not hold is told, and the rest is used.
+//! Every device that stored something has a desk there, and all desks together count. The key bundles give every epoch's
+//! secret, the membership copies who belonged to the group, the indexes which pages the snapshot has, the pages every path
+//! with its content and manifest, the manifests their chunks. All that is read is checked: seals, signatures and who made
+//! them, names of objects by their bytes, contents by their hash. What is missing or does not hold is told, and the rest is
+//! used.
 //!
-//! A page counts when a member that may write made it. One of a device that was removed, or may not write any more, counts
-//! when the index names these very bytes; one of anybody else never does.
+//! A page counts when it was made by the device whose desk it lies on, and that is a member that may write. One of a device
+//! that was removed, or may not write any more, counts when its index names these very bytes; one of anybody else never does.
 //!
-//! Not told: that everything was put back to an older state together.
+//! Not told: that a desk was put back to an older state as a whole.
 
 use super::{
     FromStorage, OpenError, StorageError, StorageProvider,
-    layout::{key_bundle, membership_copy, object_key, snapshot_index, snapshot_page},
+    layout::{Desk, OnDesk, desks, object_key},
     open_content,
-    snapshot::{find, pages_there},
+    snapshot::find,
 };
+use bytes::Bytes;
 use larder_protocol::{
     codec,
     id::{DeviceId, GroupId, LocationId},
@@ -25,7 +27,12 @@ use larder_protocol::{
         SnapshotPage, chunk_id, page_of,
     },
 };
-use std::{collections::BTreeSet, fs::File, sync::Arc};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+    fs::File,
+    sync::Arc,
+};
 use tokio_util::sync::CancellationToken;
 
 /// Why a location cannot be recovered, or what of it cannot.
@@ -43,7 +50,7 @@ pub enum RecoveryError {
     /// The recovery key opens no secret of the bundle.
     #[error("the recovery words are another group's")]
     OtherWords,
-    /// The copy of the membership log is missing or does not hold: whose pages count is not known, and all do.
+    /// No copy of the membership log is there and holds: whose pages count is not known, and all do.
     #[error("the membership copy {0}; who wrote the snapshot is unchecked")]
     Members(String),
     /// The index is missing or does not hold: whether pages are missing is not known.
@@ -75,65 +82,83 @@ pub struct Recovery {
     ring: Arc<KeyRing>,
     /// Who belonged to the group, if the location says.
     roster: Result<Roster, String>,
+    desks: BTreeMap<Desk, OnDesk>,
     storage: Arc<dyn StorageProvider>,
 }
 
 impl Recovery {
-    /// Opens the key bundle and the membership copy of a location.
+    /// Opens the key bundles and the membership copies of a location.
     ///
     /// # Errors
     /// [`RecoveryError`].
     pub async fn open(storage: Arc<dyn StorageProvider>, recovery: &RecoveryKey) -> Result<Self, RecoveryError> {
-        let object = find(&*storage, &key_bundle()).await?.ok_or(RecoveryError::NoBundle)?;
-        let bundle: KeyBundle = codec::decode(&object).map_err(|_| RecoveryError::BundleDamaged)?;
-        if !bundle.is_known() {
-            return Err(RecoveryError::BundleDamaged);
+        let desks = desks(&*storage).await?;
+        let mut bundles = Vec::new();
+        for desk in desks.iter().filter(|(_, on_it)| on_it.keys).map(|(desk, _)| desk) {
+            bundles.extend(find(&*storage, &desk.key_bundle()).await?);
         }
-        let wrapping = recovery.wrapping();
-        let mut ring: Option<KeyRing> = None;
-        for (epoch, wrapped) in bundle.epochs.iter() {
-            // One that does not open takes with it what is sealed under it, and nothing else.
-            let Ok(secret) = wrapped.open(&wrapping) else { continue };
-            let secret = EpochSecret::new(*secret);
-            match &mut ring {
-                Some(ring) => ring.rotate(*epoch, secret),
-                None => ring = Some(KeyRing::new(*epoch, secret)),
-            }
+        let (group, ring) = unlock(&bundles, recovery)?;
+        let mut copies = Vec::new();
+        for desk in desks.iter().filter(|(_, on_it)| on_it.members).map(|(desk, _)| desk) {
+            copies.extend(find(&*storage, &desk.membership_copy()).await?);
         }
-        let none = if bundle.epochs.is_empty() { RecoveryError::BundleDamaged } else { RecoveryError::OtherWords };
-        let ring = Arc::new(ring.ok_or(none)?);
-        let roster = match find(&*storage, &membership_copy()).await? {
-            Some(object) => roster(&object, bundle.group, &ring, recovery),
-            None => Err("is missing".to_owned()),
-        };
-        Ok(Self { group: bundle.group, ring, roster, storage })
+        let roster = roster(&copies, group, &ring, recovery);
+        Ok(Self { group, ring: Arc::new(ring), roster, desks, storage })
     }
 
-    /// All paths of the location in order, and what of it is missing or cannot be believed.
+    /// What the location has under which paths, in order of path, and what of it is missing or cannot be believed.
+    ///
+    /// A path occurs more than once when devices that had not heard of each other stored different contents under it, and with
+    /// one content more than once when each stored a manifest of its own.
     ///
     /// # Errors
     /// [`RecoveryError::Storage`] when the storage fails.
     pub async fn entries(&self) -> Result<(Vec<SnapshotEntry>, Vec<RecoveryError>), RecoveryError> {
         let (mut entries, mut problems) = (Vec::new(), Vec::new());
         problems.extend(self.roster.as_ref().err().map(|why| RecoveryError::Members(why.clone())));
-        let index = match self.index().await? {
+        let mut location = None;
+        for (desk, on_it) in &self.desks {
+            self.read(desk, on_it, &mut location, &mut entries, &mut problems).await?;
+        }
+        let order =
+            |entry: &SnapshotEntry| (entry.path.clone(), Reverse(entry.modified), entry.content, entry.manifest);
+        entries.sort_by_cached_key(order);
+        entries.dedup_by(|a, b| (&a.path, &a.content, &a.manifest) == (&b.path, &b.content, &b.manifest));
+        Ok((entries, problems))
+    }
+
+    /// Reads the part of the snapshot that lies on a desk.
+    async fn read(
+        &self,
+        desk: &Desk,
+        on_it: &OnDesk,
+        location: &mut Option<LocationId>,
+        entries: &mut Vec<SnapshotEntry>,
+        problems: &mut Vec<RecoveryError>,
+    ) -> Result<(), StorageError> {
+        // A device that has no secret of the group leaves its key bundle and nothing else.
+        if !on_it.index && !on_it.members && on_it.pages.is_empty() {
+            return Ok(());
+        }
+        let index = match self.index(desk).await? {
             Ok(index) => Some(index),
             Err(problem) => {
                 problems.push(problem);
                 None
             }
         };
-        let mut location = index.as_ref().map(|index| index.location);
+        if let Some(index) = &index {
+            location.get_or_insert(index.location);
+        }
         let marks = index.as_ref().map(|index| &*index.pages).unwrap_or_default();
-        let there = pages_there(&*self.storage).await?;
-        let numbers: BTreeSet<u16> = there.keys().copied().chain(marks.iter().map(|mark| mark.page)).collect();
+        let numbers: BTreeSet<u16> = on_it.pages.iter().copied().chain(marks.iter().map(|mark| mark.page)).collect();
         for number in numbers {
             let mark = index.as_ref().and_then(|index| index.mark(number));
-            let Some(object) = find(&*self.storage, &snapshot_page(number)).await? else {
+            let Some(object) = find(&*self.storage, &desk.page(number)).await? else {
                 problems.push(RecoveryError::Page { page: number, why: "is missing".to_owned() });
                 continue;
             };
-            match self.page(&object, number, mark, &mut location) {
+            match self.page(&object, desk, number, mark, location) {
                 Ok(page) => {
                     if mark.is_some_and(|mark| page.generation < mark.generation) {
                         problems.push(RecoveryError::OlderPage(number));
@@ -143,17 +168,19 @@ impl Recovery {
                 Err(why) => problems.push(RecoveryError::Page { page: number, why }),
             }
         }
-        entries.sort_by(|a: &SnapshotEntry, b| a.path.cmp(&b.path));
-        Ok((entries, problems))
+        Ok(())
     }
 
-    async fn index(&self) -> Result<Result<SnapshotIndex, RecoveryError>, StorageError> {
-        let Some(object) = find(&*self.storage, &snapshot_index()).await? else {
+    async fn index(&self, desk: &Desk) -> Result<Result<SnapshotIndex, RecoveryError>, StorageError> {
+        let Some(object) = find(&*self.storage, &desk.index()).await? else {
             return Ok(Err(RecoveryError::Index("is missing".to_owned())));
         };
         let opened = SnapshotIndex::open(&object, |epoch| self.ring.get(epoch).cloned());
         Ok(match opened {
             Ok((_, author)) if !self.belonged(&author) => Err(RecoveryError::index(&"a stranger signed it")),
+            Ok((index, author)) if Desk::of(&index.location, &author) != *desk => {
+                Err(RecoveryError::index(&"it belongs elsewhere"))
+            }
             Ok((index, _)) => Ok(index),
             Err(error) => Err(RecoveryError::index(&error)),
         })
@@ -171,6 +198,7 @@ impl Recovery {
     fn page(
         &self,
         object: &[u8],
+        desk: &Desk,
         number: u16,
         mark: Option<&PageMark>,
         location: &mut Option<LocationId>,
@@ -184,7 +212,8 @@ impl Recovery {
             return Err("is signed by a device that may not write any more".to_owned());
         }
         let belongs = |entry: &SnapshotEntry| page_of(&page.location, &entry.path) == number;
-        if page.page != number || *location.get_or_insert(page.location) != page.location {
+        let is_here = *location.get_or_insert(page.location) == page.location;
+        if page.page != number || !is_here || Desk::of(&page.location, &author) != *desk {
             return Err("belongs elsewhere".to_owned());
         }
         if page.entries.iter().all(belongs) { Ok(page) } else { Err("has a path that belongs elsewhere".to_owned()) }
@@ -210,16 +239,66 @@ impl Recovery {
     }
 }
 
-/// Who belonged to the group, by the copy of its log.
-fn roster(object: &[u8], group: GroupId, ring: &KeyRing, recovery: &RecoveryKey) -> Result<Roster, String> {
-    let wrong = |error: &dyn std::fmt::Display| format!("does not hold: {error}");
-    let (copy, author) =
-        MembershipCopy::open(object, |epoch| ring.get(epoch).cloned()).map_err(|error| wrong(&error))?;
-    let log = MembershipLog::restore(group, copy.ops.into_vec()).map_err(|error| wrong(&error))?;
-    let roster = log.roster();
-    let key = DeviceId::new(recovery.signing().verifying_key().to_bytes());
-    if copy.group != group || roster.recovery_signing() != Some(key) {
-        return Err(wrong(&"it is another group's"));
+/// Every epoch's secret that the bundles of one group hold for the recovery key.
+fn unlock(bundles: &[Bytes], recovery: &RecoveryKey) -> Result<(GroupId, KeyRing), RecoveryError> {
+    let wrapping = recovery.wrapping();
+    let mut opened: Option<(GroupId, KeyRing)> = None;
+    let mut problem = RecoveryError::NoBundle;
+    for object in bundles {
+        let bundle = codec::decode::<KeyBundle>(object).ok().filter(|bundle| bundle.is_known());
+        let Some(bundle) = bundle.filter(|bundle| !bundle.epochs.is_empty()) else {
+            if matches!(problem, RecoveryError::NoBundle) {
+                problem = RecoveryError::BundleDamaged;
+            }
+            continue;
+        };
+        problem = RecoveryError::OtherWords;
+        for (epoch, wrapped) in bundle.epochs.iter() {
+            // One that does not open takes with it what is sealed under it, and nothing else.
+            let Ok(secret) = wrapped.open(&wrapping) else { continue };
+            let secret = EpochSecret::new(*secret);
+            match &mut opened {
+                Some((group, ring)) if *group == bundle.group => ring.rotate(*epoch, secret),
+                Some(_) => {}
+                None => opened = Some((bundle.group, KeyRing::new(*epoch, secret))),
+            }
+        }
     }
-    if roster.ever_admitted(&author) { Ok(roster) } else { Err(wrong(&"a stranger signed it")) }
+    opened.ok_or(problem)
+}
+
+/// Who belonged to the group, by all copies of its log that hold. Each operation says itself who made it, so that it does not
+/// matter who made the copy.
+fn roster(copies: &[Bytes], group: GroupId, ring: &KeyRing, recovery: &RecoveryKey) -> Result<Roster, String> {
+    let mut all = MembershipLog::empty(group);
+    let mut problem = "is missing".to_owned();
+    for object in copies {
+        match copied(object, group, ring) {
+            Ok(log) => {
+                let fresh: Vec<_> = log.ops().filter(|op| all.get(&op.id()).is_none()).cloned().collect();
+                for op in fresh {
+                    if let Err(error) = all.insert(op) {
+                        problem = format!("does not hold: {error}");
+                    }
+                }
+            }
+            Err(error) => problem = format!("does not hold: {error}"),
+        }
+    }
+    let roster = all.roster();
+    match roster.recovery_signing() {
+        Some(key) if key.as_bytes() == recovery.signing().verifying_key().as_bytes() => Ok(roster),
+        Some(_) => Err("does not hold: it is another group's".to_owned()),
+        None => Err(problem),
+    }
+}
+
+/// The log that a copy has.
+fn copied(object: &[u8], group: GroupId, ring: &KeyRing) -> Result<MembershipLog, String> {
+    let (copy, _) =
+        MembershipCopy::open(object, |epoch| ring.get(epoch).cloned()).map_err(|error| error.to_string())?;
+    if copy.group != group {
+        return Err("it is another group's".to_owned());
+    }
+    MembershipLog::restore(group, copy.ops.into_vec()).map_err(|error| error.to_string())
 }

@@ -1,21 +1,21 @@
 //! What a sealed location holds beside its chunks: the pages of its snapshot and their index, and what the recovery words
 //! need: the key bundle and a copy of the membership log.
+//!
+//! Each device writes on a [`Desk`] of its own and nowhere else; what a location says is the union of all desks. An object is
+//! changed by reading and writing it again, and not every storage can do that for two at once: so no object has two writers.
+//! Within a device calls for one location must come one after the other.
 
 use super::{
     ObjectKey, OpenError, PutMode, Sealing, StorageError, StorageErrorKind, StorageProvider,
-    layout::{SNAPSHOT_PREFIX, key_bundle, membership_copy, snapshot_index, snapshot_page},
-    list_all,
+    layout::{Desk, OnDesk, desks},
 };
 use bytes::Bytes;
 use larder_protocol::{
     bounded::List,
     codec,
-    id::LocationId,
+    id::{DeviceId, LocationId},
     membership::MembershipLog,
-    seal::{
-        KeyBundle, MembershipCopy, PageMark, SNAPSHOT_PAGES, SnapshotEntry, SnapshotIndex, SnapshotPage, chunk_id,
-        page_of,
-    },
+    seal::{KeyBundle, MembershipCopy, PageMark, SnapshotEntry, SnapshotIndex, SnapshotPage, chunk_id, page_of},
 };
 use std::collections::BTreeMap;
 
@@ -28,7 +28,13 @@ pub(super) async fn find(provider: &dyn StorageProvider, key: &ObjectKey) -> Res
     }
 }
 
-/// Notes entries in a location's snapshot: only the pages that they belong to, and then the index, are rewritten.
+/// The desk of whoever seals.
+fn own_desk(sealing: &Sealing, location: &LocationId) -> Desk {
+    Desk::of(location, &DeviceId::new(sealing.signing.verifying_key().to_bytes()))
+}
+
+/// Notes entries in this device's part of a location's snapshot: only the pages that they belong to, and then the index, are
+/// rewritten.
 ///
 /// # Errors
 /// [`OpenError`] when the storage fails or a page does not open.
@@ -38,13 +44,14 @@ pub async fn write_snapshot(
     location: LocationId,
     entries: Vec<SnapshotEntry>,
 ) -> Result<(), OpenError> {
+    let desk = own_desk(sealing, &location);
     let mut pages: BTreeMap<u16, Vec<SnapshotEntry>> = BTreeMap::new();
     for entry in entries {
         pages.entry(page_of(&location, &entry.path)).or_default().push(entry);
     }
-    let mut index = read_index(provider, sealing, location).await?;
+    let mut index = read_index(provider, sealing, location, &desk).await?;
     for (number, entries) in pages {
-        let key = snapshot_page(number);
+        let key = desk.page(number);
         let page = match find(provider, &key).await? {
             Some(object) => SnapshotPage::open(&object, |epoch| sealing.ring.get(epoch).cloned())?.0,
             None => SnapshotPage::empty(location, number),
@@ -57,36 +64,38 @@ pub async fn write_snapshot(
         index = index.with(PageMark { page: number, generation: page.generation, object: chunk_id(&object) });
         provider.put(&key, object.into(), PutMode::Replace).await?;
     }
-    write_index(provider, sealing, &index).await
+    write_index(provider, sealing, &desk, &index).await
 }
 
 async fn write_index(
     provider: &dyn StorageProvider,
     sealing: &Sealing,
+    desk: &Desk,
     index: &SnapshotIndex,
 ) -> Result<(), OpenError> {
     let (epoch, secret) = sealing.ring.current();
     let object = index.close(&sealing.signing, epoch, secret, crate::keys::random())?;
-    provider.put(&snapshot_index(), object.into(), PutMode::Replace).await?;
+    provider.put(&desk.index(), object.into(), PutMode::Replace).await?;
     Ok(())
 }
 
-/// The index of a location; made anew from the pages that open when there is none or it does not open.
+/// The index of a desk; made anew from the pages that open when there is none or it does not open.
 async fn read_index(
     provider: &dyn StorageProvider,
     sealing: &Sealing,
     location: LocationId,
+    desk: &Desk,
 ) -> Result<SnapshotIndex, OpenError> {
     let secret = |epoch: &_| sealing.ring.get(epoch).cloned();
-    if let Some(object) = find(provider, &snapshot_index()).await?
+    if let Some(object) = find(provider, &desk.index()).await?
         && let Ok((index, _)) = SnapshotIndex::open(&object, secret)
         && index.location == location
     {
         return Ok(index);
     }
     let mut index = SnapshotIndex::empty(location);
-    for (number, key) in pages_there(provider).await? {
-        if let Some(object) = find(provider, &key).await?
+    for number in desks(provider).await?.remove(desk).unwrap_or_default().pages {
+        if let Some(object) = find(provider, &desk.page(number)).await?
             && let Ok((page, _)) = SnapshotPage::open(&object, secret)
         {
             let mark = PageMark { page: number, generation: page.generation, object: chunk_id(&object) };
@@ -96,30 +105,44 @@ async fn read_index(
     Ok(index)
 }
 
-/// Numbers and keys of the pages that a location has, in order.
-pub(super) async fn pages_there(provider: &dyn StorageProvider) -> Result<BTreeMap<u16, ObjectKey>, StorageError> {
-    let listed = list_all(provider, SNAPSHOT_PREFIX).await?;
-    let keys = (0..SNAPSHOT_PAGES).map(|number| (number, snapshot_page(number)));
-    Ok(keys.filter(|(_, key)| listed.iter().any(|there| there.key == *key)).collect())
+/// Keys of the pages of all desks of a location.
+pub(super) async fn all_pages(provider: &dyn StorageProvider) -> Result<Vec<ObjectKey>, StorageError> {
+    let desks = desks(provider).await?;
+    let pages = |(desk, on_it): (Desk, OnDesk)| on_it.pages.into_iter().map(move |page| desk.page(page));
+    Ok(desks.into_iter().flat_map(pages).collect())
 }
 
-/// Writes the key bundle, with which the recovery words open everything in the location; not when it stands there already.
+/// Puts a key bundle on a device's desk; not when it lies there already. With it the recovery words open everything in the
+/// location that is sealed under an epoch which this device knows.
 ///
 /// # Errors
 /// [`StorageError`] when the storage fails.
-pub async fn write_key_bundle(provider: &dyn StorageProvider, bundle: &KeyBundle) -> Result<(), StorageError> {
-    let bytes = codec::encode(bundle)
+pub async fn write_key_bundle(
+    provider: &dyn StorageProvider,
+    location: &LocationId,
+    device: &DeviceId,
+    bundle: &KeyBundle,
+) -> Result<(), StorageError> {
+    let key = Desk::of(location, device).key_bundle();
+    let stored = find(provider, &key).await.ok().flatten();
+    // A device that was put back to an older state knows fewer epochs than it did.
+    let known: Option<KeyBundle> = stored.as_ref().and_then(|stored| codec::decode(stored).ok());
+    let known = known.filter(|known| known.is_known() && known.group == bundle.group);
+    let kept = known.into_iter().flat_map(|known| known.epochs.into_vec());
+    let kept = kept.filter(|(epoch, _)| bundle.epochs.iter().all(|(other, _)| other != epoch));
+    let bundle = KeyBundle::new(bundle.group, kept.chain(bundle.epochs.iter().cloned()));
+    let bytes = codec::encode(&bundle)
         .map_err(|error| StorageError::new(provider.name(), StorageErrorKind::Invalid, error.to_string()))?;
-    let key = key_bundle();
-    if provider.get_range(&key, None).await.is_ok_and(|stored| stored == bytes) {
+    if stored.is_some_and(|stored| stored == bytes) {
         return Ok(());
     }
     provider.put(&key, bytes.into(), PutMode::Replace).await?;
     Ok(())
 }
 
-/// Writes a copy of the membership log, and an index where there is none: by them a recovery knows whose pages count and
-/// how many there were. What the copy has and this log has not stays in it; one that says all already is not written again.
+/// Puts a copy of the membership log on this device's desk, and an index where there is none: by them a recovery knows whose
+/// pages count and how many there were. What the copy has and this log has not stays in it; one that says all already is not
+/// written again.
 ///
 /// # Errors
 /// [`OpenError`] when the storage fails or the log is larger than a copy may be.
@@ -129,9 +152,15 @@ pub async fn write_membership(
     location: LocationId,
     log: &MembershipLog,
 ) -> Result<(), OpenError> {
+    let desk = own_desk(sealing, &location);
+    // Before the copy, so that a copy without an index tells that one was lost.
+    if provider.stat(&desk.index()).await?.is_none() {
+        let index = read_index(provider, sealing, location, &desk).await?;
+        write_index(provider, sealing, &desk, &index).await?;
+    }
     let mut log = log.clone();
     let mut kept = Vec::new();
-    if let Some(object) = find(provider, &membership_copy()).await?
+    if let Some(object) = find(provider, &desk.membership_copy()).await?
         && let Ok((copy, _)) = MembershipCopy::open(&object, |epoch| sealing.ring.get(epoch).cloned())
         && copy.group == log.group()
     {
@@ -144,15 +173,11 @@ pub async fn write_membership(
         kept.sort_unstable();
     }
     let ops = log.counted();
-    let (epoch, secret) = sealing.ring.current();
     if ops.iter().any(|op| kept.binary_search(&op.id()).is_err()) {
+        let (epoch, secret) = sealing.ring.current();
         let copy = MembershipCopy { group: log.group(), ops: List::truncated(ops) };
         let object = copy.close(&sealing.signing, epoch, secret, crate::keys::random())?;
-        provider.put(&membership_copy(), object.into(), PutMode::Replace).await?;
-    }
-    if provider.stat(&snapshot_index()).await?.is_none() {
-        let index = read_index(provider, sealing, location).await?;
-        write_index(provider, sealing, &index).await?;
+        provider.put(&desk.membership_copy(), object.into(), PutMode::Replace).await?;
     }
     Ok(())
 }

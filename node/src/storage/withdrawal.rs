@@ -9,7 +9,9 @@
 //! - Whoever stores notes the round before it relies on anything that is there ([`Vigil::begin`]), puts, names the content in the
 //!   location snapshot, and *then* looks at the round again ([`Vigil::settled`]).
 //!
-//! A name that is written before the custodian reads again spares its objects. One that is written later is written after the
+//! A name that was written stays: nobody but its device writes that page, and that device takes no name back. One that is
+//! written before the custodian reads again spares its objects, in this round and in all later ones, whether the custodian has
+//! been told of it or not. One that is written later is written after the
 //! list, so that its writer sees the round: it waits until that is over and looks whether its objects are still there. No
 //! clock decides anything, and no device need hear of another. What is relied upon is that a read sees every write that had
 //! returned before, which services with stale listings do not promise: there nothing is taken away.
@@ -17,7 +19,7 @@
 use super::{
     OpenError, PutMode, StorageError, StorageErrorKind, StorageProvider,
     layout::{object_key, withdrawal},
-    snapshot::pages_there,
+    snapshot::all_pages,
 };
 use larder_protocol::{
     id::{ChunkId, DeviceId},
@@ -156,7 +158,7 @@ pub async fn live_objects(
     known: BTreeSet<ChunkId>,
 ) -> Result<BTreeSet<ChunkId>, OpenError> {
     let mut named = BTreeSet::new();
-    for key in pages_there(provider).await?.into_values() {
+    for key in all_pages(provider).await? {
         let object = provider.get_range(&key, None).await?;
         let (page, _) = SnapshotPage::open(&object, |epoch| ring.get(epoch).cloned())?;
         named.extend(page.entries.iter().map(|entry| entry.manifest));

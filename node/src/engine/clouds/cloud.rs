@@ -20,7 +20,7 @@ use larder_protocol::{
 };
 use std::{sync::Arc, time::Duration};
 use tokio::{
-    sync::{Mutex, Notify, Semaphore, watch},
+    sync::{Notify, Semaphore, watch},
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
@@ -125,8 +125,6 @@ pub(crate) struct Cloud {
     storage: Result<Arc<Cache>, StorageError>,
     /// Large uploads under way; none where this device cannot keep a note of them.
     pub(crate) journal: Option<Arc<Journal>>,
-    /// Held while pages of the location snapshot are rewritten.
-    pub(crate) pages: Mutex<()>,
     standing: watch::Sender<Standing>,
     serving: Semaphore,
     pub(super) again: Notify,
@@ -151,7 +149,6 @@ impl Cloud {
             generation,
             storage,
             journal,
-            pages: Mutex::default(),
             standing: watch::Sender::new(standing),
             serving: Semaphore::new(SERVED_AT_ONCE),
             again: Notify::new(),

@@ -27,7 +27,7 @@ use larder_protocol::id::{ChunkId, DeviceId, LocationId};
 use std::{
     collections::BTreeMap,
     path::PathBuf,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock},
 };
 use tokio::{runtime::Handle, sync::Notify};
 
@@ -38,6 +38,7 @@ pub(crate) struct Clouds {
     cache: PathBuf,
     uploads: PathBuf,
     clouds: RwLock<BTreeMap<LocationId, Arc<Cloud>>>,
+    desks: Mutex<BTreeMap<LocationId, Arc<tokio::sync::Mutex<()>>>>,
     /// Locations, profiles or credentials may have changed.
     changed: Notify,
     /// A storage can be used that could not before: what is wanted of it can be done.
@@ -54,6 +55,7 @@ impl Clouds {
             cache: home.cache().join("clouds"),
             uploads: home.cache().join("uploads"),
             clouds: RwLock::default(),
+            desks: Mutex::default(),
             changed: Notify::new(),
             ready: Notify::new(),
             runtime: Handle::current(),
@@ -64,6 +66,12 @@ impl Clouds {
     pub(crate) fn journal(&self, id: &LocationId) -> Option<Journal> {
         let journal = Journal::open(self.uploads.join(id.to_string()));
         journal.inspect_err(|error| tracing::warn!(%error, "uploads cannot be noted")).ok()
+    }
+
+    /// Held while something is rewritten that this device alone writes in a location, a folder or a cloud. It outlives the
+    /// [`Cloud`], which is opened anew while calls of the one before are under way.
+    pub(crate) fn desk(&self, id: &LocationId) -> Arc<tokio::sync::Mutex<()>> {
+        self.desks.lock().unwrap_or_else(PoisonError::into_inner).entry(*id).or_default().clone()
     }
 
     pub(crate) fn get(&self, id: &LocationId) -> Option<Arc<Cloud>> {

@@ -105,7 +105,7 @@ async fn manifests(node: &Arc<Node>, location: LocationId) -> Result<Option<BTre
         let snapshot = node.catalog.read().map_err(errors::catalog)?;
         let Some(row) = snapshot.location(&location).map_err(errors::catalog)? else { return Ok(None) };
         let rights = Rights::read(&node.members, &node.places, &snapshot).map_err(errors::catalog)?;
-        let chosen = custodian(&node.members, &snapshot, &row).map_err(errors::catalog)?;
+        let (chosen, _) = custodian(&node.members, &snapshot, &row).map_err(errors::catalog)?;
         if chosen != own || !rights.permit(&location, &own, Action::Delete) {
             return Ok(None);
         }

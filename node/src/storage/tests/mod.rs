@@ -1,9 +1,11 @@
 //! Providers through the suite, and contents through the pipeline.
 
+mod gateways;
 mod layers;
 mod model;
 mod recovery;
 mod registry;
+mod turns;
 mod uploads;
 mod whole;
 mod withdrawal;

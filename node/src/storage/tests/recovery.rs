@@ -2,16 +2,13 @@
 
 use super::{content, noise};
 use crate::storage::{
-    ProfileSpec, PutMode, Recovery, RecoveryError, Sealing, StorageProvider,
-    layout::{membership_copy, snapshot_index, snapshot_page},
-    list_all,
-    memory::MemoryProvider,
-    put_content, write_key_bundle, write_membership, write_snapshot,
+    ProfileSpec, PutMode, Recovery, RecoveryError, Sealing, StorageProvider, layout::Desk, list_all,
+    memory::MemoryProvider, put_content, write_key_bundle, write_membership, write_snapshot,
 };
 use ed25519_dalek::SigningKey;
 use larder_protocol::{
     bounded::List,
-    id::{EpochId, LocationId},
+    id::{DeviceId, EpochId, LocationId},
     membership::{Admit, CreateRandomness, Cuts, Enrolment, MembershipLog, RecoveryKey, Role, SealedName, WrappingKey},
     path::RelPath,
     record::Name,
@@ -20,19 +17,27 @@ use larder_protocol::{
 };
 use std::sync::Arc;
 
-const LOCATION: LocationId = LocationId::new([4; 16]);
+pub(super) const LOCATION: LocationId = LocationId::new([4; 16]);
 
-struct Vault {
-    storage: Arc<MemoryProvider>,
-    recovery: RecoveryKey,
-    log: MembershipLog,
-    founder: Sealing,
-    entry: SnapshotEntry,
+pub(super) fn device(sealing: &Sealing) -> DeviceId {
+    DeviceId::new(sealing.signing.verifying_key().to_bytes())
+}
+
+pub(super) fn desk(sealing: &Sealing) -> Desk {
+    Desk::of(&LOCATION, &device(sealing))
+}
+
+pub(super) struct Vault {
+    pub(super) storage: Arc<MemoryProvider>,
+    pub(super) recovery: RecoveryKey,
+    pub(super) log: MembershipLog,
+    pub(super) founder: Sealing,
+    pub(super) entry: SnapshotEntry,
 }
 
 impl Vault {
     /// A group of one, and a location with one file at `first` that the founder stored.
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let (recovery, founder) = (RecoveryKey::from_entropy([1; 32]), SigningKey::from_bytes(&[2; 32]));
         let (epoch, secret, wrapping) = (EpochId::new([3; 16]), [5; 32], WrappingKey::from_bytes([6; 32]).public());
         let random = CreateRandomness { group: [7; 32], ephemeral: [[8; 32], [9; 32]], nonces: [[1; 24], [2; 24]] };
@@ -42,7 +47,7 @@ impl Vault {
         let founder = Sealing { ring, signing: founder };
         let storage = Arc::new(MemoryProvider::default());
         let bundle = KeyBundle::new(log.group(), log.roster().for_recovery().iter().cloned());
-        write_key_bundle(&*storage, &bundle).await.unwrap();
+        write_key_bundle(&*storage, &LOCATION, &device(&founder), &bundle).await.unwrap();
         let bytes = noise(100_000);
         let (file, id) = content(&bytes);
         let stored = put_content(&*storage, ProfileSpec::SEALED, &founder, None, file, id, 100_000, &|_| {});
@@ -57,21 +62,26 @@ impl Vault {
 
     /// The log as it is now goes into the location.
     async fn tells(&self) {
-        write_membership(&*self.storage, &self.founder, LOCATION, &self.log).await.unwrap();
+        self.told_by(&self.founder, &self.log).await;
     }
 
-    fn named(&self, path: &str) -> SnapshotEntry {
+    /// A log goes onto somebody's desk.
+    pub(super) async fn told_by(&self, by: &Sealing, log: &MembershipLog) {
+        write_membership(&*self.storage, by, LOCATION, log).await.unwrap();
+    }
+
+    pub(super) fn named(&self, path: &str) -> SnapshotEntry {
         SnapshotEntry { path: RelPath::new(path).unwrap(), ..self.entry.clone() }
     }
 
-    async fn name(&self, by: &Sealing, path: &str) {
+    pub(super) async fn name(&self, by: &Sealing, path: &str) {
         write_snapshot(&*self.storage, by, LOCATION, vec![self.named(path)]).await.unwrap();
     }
 
     /// Rewrites the page of a path and leaves the index as it was.
     async fn slip_in(&self, by: &Sealing, path: &str) {
         let number = page_of(&LOCATION, &RelPath::new(path).unwrap());
-        let key = snapshot_page(number);
+        let key = desk(by).page(number);
         let page = match self.storage.get_range(&key, None).await {
             Ok(object) => SnapshotPage::open(&object, |epoch| by.ring.get(epoch).cloned()).unwrap().0,
             Err(_) => SnapshotPage::empty(LOCATION, number),
@@ -81,11 +91,11 @@ impl Vault {
         self.storage.put(&key, object.into(), PutMode::Replace).await.unwrap();
     }
 
-    fn key(&self, seed: u8) -> Sealing {
+    pub(super) fn key(&self, seed: u8) -> Sealing {
         Sealing { signing: SigningKey::from_bytes(&[seed; 32]), ..self.founder.clone() }
     }
 
-    fn admit(&mut self, device: &Sealing) {
+    pub(super) fn admit(&mut self, device: &Sealing) {
         let (epoch, secret) = self.founder.ring.current();
         let name = SealedName::seal(&Name::new("other").unwrap(), epoch, secret.as_bytes(), [4; 24]);
         let member = Enrolment::sign(WrappingKey::from_bytes([7; 32]).public(), &device.signing);
@@ -94,12 +104,11 @@ impl Vault {
     }
 
     fn remove(&mut self, device: &Sealing) {
-        let device = larder_protocol::id::DeviceId::new(device.signing.verifying_key().to_bytes());
-        self.log.remove(&self.founder.signing, device, Cuts::default()).unwrap();
+        self.log.remove(&self.founder.signing, self::device(device), Cuts::default()).unwrap();
     }
 
     /// Paths that a recovery finds, and what it says is wrong.
-    async fn recovered(&self) -> (Vec<String>, Vec<RecoveryError>) {
+    pub(super) async fn recovered(&self) -> (Vec<String>, Vec<RecoveryError>) {
         let recovery = Recovery::open(self.storage.clone(), &self.recovery).await.unwrap();
         let (entries, problems) = recovery.entries().await.unwrap();
         (entries.iter().map(|entry| entry.path.to_string()).collect(), problems)
@@ -110,7 +119,8 @@ impl Vault {
 async fn what_is_missing_or_older_shows() {
     let vault = Vault::new().await;
     assert!(matches!(vault.recovered().await, (paths, problems) if paths == ["first"] && problems.is_empty()));
-    let key = snapshot_page(page_of(&LOCATION, &vault.entry.path));
+    let desk = desk(&vault.founder);
+    let key = desk.page(page_of(&LOCATION, &vault.entry.path));
     let older = vault.storage.get_range(&key, None).await.unwrap();
     vault.name(&vault.founder, "first").await;
     vault.storage.put(&key, older, PutMode::Replace).await.unwrap();
@@ -122,7 +132,7 @@ async fn what_is_missing_or_older_shows() {
     vault.storage.delete(&key).await.unwrap();
     let (paths, problems) = vault.recovered().await;
     assert!(paths.is_empty() && matches!(problems[..], [RecoveryError::Page { .. }]), "{problems:?}");
-    for (key, said) in [(snapshot_index(), "Index"), (membership_copy(), "Members")] {
+    for (key, said) in [(desk.index(), "Index"), (desk.membership_copy(), "Members")] {
         vault.storage.delete(&key).await.unwrap();
         let (_, problems) = vault.recovered().await;
         assert!(problems.iter().any(|problem| format!("{problem:?}").starts_with(said)), "{problems:?}");
@@ -133,20 +143,31 @@ async fn what_is_missing_or_older_shows() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_page_counts_by_who_signed_it() {
+async fn a_page_counts_by_who_signed_it_and_where() {
     let mut vault = Vault::new().await;
     let (member, stranger) = (vault.key(20), vault.key(21));
-    // It had the group's secret, and was never admitted.
+    // It had the group's secret, and was never admitted: neither its own desk counts nor what it puts on another's.
     vault.slip_in(&stranger, "forged").await;
-    let (paths, problems) = vault.recovered().await;
-    assert!(paths == ["first"] && problems.len() == 1, "{paths:?} {problems:?}");
     let number = page_of(&LOCATION, &RelPath::new("forged").unwrap());
     assert_ne!(number, page_of(&LOCATION, &vault.entry.path), "choose another name");
-    vault.storage.delete(&snapshot_page(number)).await.unwrap();
+    let (own, other) = (desk(&stranger).page(number), desk(&vault.founder).page(number));
+    let forged = vault.storage.get_range(&own, None).await.unwrap();
+    vault.storage.put(&other, forged, PutMode::Replace).await.unwrap();
+    let (paths, problems) = vault.recovered().await;
+    let pages = problems.iter().filter(|problem| matches!(problem, RecoveryError::Page { .. })).count();
+    assert!(paths == ["first"] && pages == 2, "{paths:?} {problems:?}");
+    vault.storage.delete(&own).await.unwrap();
 
-    // A member's pages count, also when the index has not heard of the last one.
+    // A member's pages count, also when the index has not heard of the last one; but not on another's desk.
     vault.admit(&member);
     vault.tells().await;
+    vault.slip_in(&member, "forged").await;
+    let page = vault.storage.get_range(&desk(&member).page(number), None).await.unwrap();
+    vault.storage.put(&other, page, PutMode::Replace).await.unwrap();
+    vault.storage.delete(&desk(&member).page(number)).await.unwrap();
+    let (paths, problems) = vault.recovered().await;
+    assert!(paths == ["first"] && problems.len() == 1, "{paths:?} {problems:?}");
+    vault.storage.delete(&other).await.unwrap();
     vault.name(&member, "second").await;
     vault.slip_in(&member, "third").await;
     let (paths, problems) = vault.recovered().await;
@@ -162,7 +183,8 @@ async fn a_page_counts_by_who_signed_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_membership_copy_is_written_when_there_is_news_and_loses_nothing() {
     let mut vault = Vault::new().await;
-    let read = async |vault: &Vault| vault.storage.get_range(&membership_copy(), None).await.unwrap();
+    let read =
+        async |vault: &Vault| vault.storage.get_range(&desk(&vault.founder).membership_copy(), None).await.unwrap();
     let before = read(&vault).await;
     vault.tells().await;
     assert_eq!(read(&vault).await, before);
