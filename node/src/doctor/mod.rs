@@ -6,6 +6,7 @@
 mod files;
 mod places;
 mod running;
+mod shelves;
 mod stored;
 
 pub(crate) use running::examine as examine_running;
@@ -34,6 +35,7 @@ pub fn examine(home: &Home, full: bool) -> Result<Examined, ControlError> {
     files::permissions(home, &mut findings);
     files::left_over(home, &mut findings);
     files::room(&home.catalog(), &mut findings);
+    let settings = crate::config::Settings::load(&home.config_file()).unwrap_or_default();
     // Held to the end, so that no node starts meanwhile.
     let lock = home.claim();
     if lock.is_some() {
@@ -44,6 +46,7 @@ pub fn examine(home: &Home, full: bool) -> Result<Examined, ControlError> {
             Err(error) => findings.push(why_unusable(home, &error)),
         }
     }
+    shelves::examine(home, settings.vault.space(), full && lock.is_some(), &mut findings);
     findings.sort();
     findings.dedup();
     Ok(Examined { findings, node_runs: lock.is_none() })
