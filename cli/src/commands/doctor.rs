@@ -123,11 +123,9 @@ fn advice(kind: FindingKind) -> &'static str {
         K::LeftOver => "remove them when no transfer is to go on",
         K::SetAside => "remove it when all is well",
         K::ShelfUnreadable => "mend the disk or the rights of the folder; until then nobody gets what is there",
-        K::ShelfObjectDamaged => {
-            "check the disk and start the node: it sets the object aside, so that 'larder ensure' on another device brings it again"
-        }
+        K::ShelfObjectDamaged => "check the disk; the node sets the object aside when it comes to read it",
         K::ShelfObjectSetAside => {
-            "check the disk, run 'larder ensure' for this vault's location on another device, then remove the file"
+            "check the disk; a device that meets the gap stores the file again by 'larder ensure'; then remove this"
         }
         K::VaultOverQuota => "raise quota_mib in the settings, or let an admin take objects away",
         K::StaleSocket => "remove it, or start the node, which does",

@@ -1,6 +1,7 @@
 //! A vault and those who ask it, joined by channels instead of a network.
 
 mod keeping;
+mod lying;
 mod parts;
 mod scrub;
 
