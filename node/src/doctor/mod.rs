@@ -8,6 +8,8 @@ mod places;
 mod running;
 mod shelves;
 mod stored;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use running::examine as examine_running;
 
