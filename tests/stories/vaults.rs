@@ -6,12 +6,24 @@ use larder_tests::{
     data, eventually, json,
 };
 use serde_json::{Value, json};
-use std::fs;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 /// A vault that joins by an invite.
 #[track_caller]
 fn vault(world: &World, inviter: &Node, name: &str) -> Node {
+    vault_with(world, inviter, name, "")
+}
+
+/// The same with settings.
+#[track_caller]
+fn vault_with(world: &World, inviter: &Node, name: &str, settings: &str) -> Node {
     let node = world.machine(name);
+    let config = node.home().join("config.toml");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, format!("{text}\n[vault]\n{settings}")).unwrap();
     let invite = inviter.object(["invite", "--role", "vault"]);
     node.join(json::text(&invite, "code"));
     eventually("the vault is online", || {
@@ -157,12 +169,7 @@ fn who_comes_after_the_vault_finds_it_and_readers_read_through_the_others() {
 fn a_full_vault_takes_nothing_more_and_says_so() {
     let world = World::new();
     let [laptop] = world.group(["laptop"]);
-    let nas = world.machine("nas");
-    let config = nas.home().join("config.toml");
-    let text = fs::read_to_string(&config).unwrap();
-    fs::write(&config, text + "\n[vault]\nquota_mib = 4\n").unwrap();
-    nas.join(json::text(&laptop.object(["invite", "--role", "vault"]), "code"));
-    laptop.sees(&nas, true);
+    let _nas = vault_with(&world, &laptop, "nas", "quota_mib = 4\n");
     laptop.ok(["location", "add", "offsite", "peer://nas"]);
     let films = laptop.folder("films");
     let small = data::file(&films.join("small.mp4"), 1, 1_000_000);
@@ -178,4 +185,101 @@ fn a_full_vault_takes_nothing_more_and_says_so() {
     assert_eq!(data::hash(&target), small);
     let shown = laptop.object(["location", "show", "offsite"]);
     assert!(json::number(&shown["gateways"][0], "total") <= 4 << 20, "{shown:#}");
+}
+
+/// Files of sealed objects on a vault.
+fn objects(nas: &Node) -> Vec<PathBuf> {
+    let files = data::files(&nas.home().join("vault")).into_iter();
+    files.filter(|path| path.components().any(|part| part.as_os_str() == "objects") && !is_aside(path)).collect()
+}
+
+fn is_aside(path: &Path) -> bool {
+    path.components().any(|part| part.as_os_str() == "damaged")
+}
+
+/// What the doctor says of the shelves of a vault.
+fn of_shelves(nas: &Node, more: &[&str]) -> Vec<Value> {
+    let findings = nas.run(["doctor"].iter().chain(more)).objects();
+    findings.into_iter().filter(|finding| json::text(finding, "kind").starts_with("shelf-")).collect()
+}
+
+/// A bit turns on the vault's disk. It finds that by itself, its doctor names the object, and what the doctor says to do brings
+/// it back.
+#[test]
+fn a_vault_finds_damage_before_anybody_asks() {
+    let world = World::new();
+    let [laptop] = world.group(["laptop"]);
+    // Rarely at first, so that the doctor has something to find.
+    let nas = vault_with(&world, &laptop, "nas", "scrub_days = 3000\n");
+    laptop.ok(["location", "add", "offsite", "peer://nas"]);
+    let films = laptop.folder("films");
+    let film = data::file(&films.join("film.mp4"), 1, 9_000_000);
+    laptop.add("films", &films);
+    laptop.ok(["ensure", &film, "--at", "offsite"]);
+    let largest = objects(&nas).into_iter().max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap();
+    let spoil = || {
+        let mut bytes = fs::read(&largest).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(&largest, bytes).unwrap();
+    };
+    nas.down();
+    assert_eq!(of_shelves(&nas, &["--full"]), Vec::<Value>::new());
+    spoil();
+    assert_eq!(of_shelves(&nas, &[]), Vec::<Value>::new(), "only a full look reads all");
+    let found = of_shelves(&nas, &["--full"]);
+    assert_eq!(found.len(), 1, "{found:#?}");
+    assert_eq!((&found[0]["kind"], &found[0]["subject"]), (&json!("shelf-object-damaged"), &json!(largest)));
+
+    let config = nas.home().join("config.toml");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replace("scrub_days = 3000", "scrub_days = 0.00001")).unwrap();
+    nas.up();
+    let aside = eventually("the vault sets it aside", || {
+        let found = of_shelves(&nas, &[]);
+        if found.iter().any(|found| found["kind"] == "shelf-object-set-aside") { Ok(found) } else { Err(found) }
+    });
+    let aside = PathBuf::from(json::text(&aside[0], "subject"));
+    assert!(aside.exists() && is_aside(&aside) && !largest.exists(), "it is kept, out of the way");
+
+    // Whoever reads it is told, and says so to the group; then it is stored again.
+    stands(&laptop, "offsite", "connected");
+    fs::rename(films.join("film.mp4"), laptop.path("film.mp4")).unwrap();
+    laptop.ok(["index", "films"]);
+    let target = laptop.path("back.mp4");
+    laptop.fails(1, "damaged", ["get", &film, "-o", target.to_str().unwrap()]);
+    assert!(!target.exists());
+    fs::rename(laptop.path("film.mp4"), films.join("film.mp4")).unwrap();
+    laptop.ok(["index", "films"]);
+    let ensured = laptop.objects(["ensure", &film, "--at", "offsite"]);
+    assert_eq!(ensured[0]["already"], false, "{ensured:#?}");
+    assert!(largest.exists());
+    let again = laptop.objects(["ensure", &film, "--at", "offsite"]);
+    assert_eq!(again[0]["already"], true, "the doubt is answered: {again:#?}");
+    fs::remove_file(films.join("film.mp4")).unwrap();
+    laptop.ok(["get", &film, "-o", target.to_str().unwrap()]);
+    assert_eq!(data::hash(&target), film);
+    fs::remove_file(aside).unwrap();
+    assert_eq!(of_shelves(&nas, &[]), Vec::<Value>::new());
+}
+
+/// A file larger than any one request to a vault, as one object.
+#[test]
+fn an_object_of_any_length_goes_to_a_vault() {
+    let world = World::new();
+    let [laptop, desktop] = world.group(["laptop", "desktop"]);
+    let nas = vault(&world, &laptop, "nas");
+    let device = format!("device={}", json::text(&nas.object(["status"]), "device_id"));
+    let profile = ["profile", "add", "unsplit", "--provider", "peer", "--encrypted", "--no-chunked", "--set", &device];
+    laptop.ok(profile);
+    laptop.ok(["location", "add", "offsite", "peer://nas", "--profile", "unsplit"]);
+    let films = laptop.folder("films");
+    let film = data::file(&films.join("film.mp4"), 1, 150_000_000);
+    laptop.add("films", &films);
+    laptop.ok(["ensure", &film, "--at", "offsite"]);
+    fs::remove_file(films.join("film.mp4")).unwrap();
+    stands(&desktop, "offsite", "connected");
+    let target = desktop.path("back.mp4");
+    desktop.ok(["get", &film, "-o", target.to_str().unwrap()]);
+    assert_eq!(data::hash(&target), film);
 }

@@ -83,6 +83,10 @@ fn message(finding: &FindingView) -> String {
         K::NearlyFull => format!("the disk of {subject} is nearly full"),
         K::LeftOver => format!("{subject} holds parts of transfers that nobody goes on with"),
         K::SetAside => format!("{subject} was set aside because it is damaged"),
+        K::ShelfUnreadable => format!("the shelf in {subject} cannot be used"),
+        K::ShelfObjectDamaged => format!("{subject} is damaged: it is not what the vault was given"),
+        K::ShelfObjectSetAside => format!("{subject} was set aside: it is not what the vault was given"),
+        K::VaultOverQuota => format!("the vault in {subject} holds more than its quota"),
         K::StaleSocket => format!("{subject} is left over from a node that was killed"),
         K::FewDescriptors => format!("{subject} may open few files at once"),
         K::ClockBehind => format!("the clock of {subject} is behind what it heard before"),
@@ -118,6 +122,12 @@ fn advice(kind: FindingKind) -> &'static str {
         K::NearlyFull => "make room",
         K::LeftOver => "remove them when no transfer is to go on",
         K::SetAside => "remove it when all is well",
+        K::ShelfUnreadable => "mend the disk or the rights of the folder; until then nobody gets what is there",
+        K::ShelfObjectDamaged => "check the disk; the node sets the object aside when it comes to read it",
+        K::ShelfObjectSetAside => {
+            "check the disk; a device that meets the gap stores the file again by 'larder ensure'; then remove this"
+        }
+        K::VaultOverQuota => "raise quota_mib in the settings, or let an admin take objects away",
         K::StaleSocket => "remove it, or start the node, which does",
         K::FewDescriptors => "raise the limit ('ulimit -n 65536') and start the node again",
         K::ClockBehind => "set the clock of this machine",

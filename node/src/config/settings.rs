@@ -48,6 +48,10 @@ const TEMPLATE: &str = r#"# Settings of this Larder node. Lines that begin with 
 
 # MiB of the disk that stay free.
 # reserve_mib = 1024
+
+# Days in which all that it keeps is read once and compared with its checksums, and MiB a second for that; 0 for never.
+# scrub_days = 30
+# scrub_mib_per_second = 8
 "#;
 
 /// Why settings cannot be used.
@@ -87,6 +91,10 @@ pub struct VaultSettings {
     pub quota_mib: u32,
     /// MiB of the disk that stay free.
     pub reserve_mib: u32,
+    /// Days in which all of it is read once; 0 for never.
+    pub scrub_days: f64,
+    /// MiB that are read for that in a second; 0 for no bound.
+    pub scrub_mib_per_second: u32,
 }
 
 /// Cloud locations that this device fronts.
@@ -179,7 +187,7 @@ impl Default for LimitSettings {
 
 impl Default for VaultSettings {
     fn default() -> Self {
-        Self { quota_mib: 0, reserve_mib: 1024 }
+        Self { quota_mib: 0, reserve_mib: 1024, scrub_days: 30.0, scrub_mib_per_second: 8 }
     }
 }
 
@@ -190,6 +198,14 @@ impl VaultSettings {
         crate::shelves::Space {
             quota: Some(bytes(self.quota_mib)).filter(|quota| *quota > 0),
             reserve: bytes(self.reserve_mib),
+        }
+    }
+
+    /// How it is read again.
+    pub(crate) fn scrubbing(&self) -> crate::shelves::Scrubbing {
+        crate::shelves::Scrubbing {
+            every: (self.scrub_days > 0.0).then(|| Duration::from_secs_f64(self.scrub_days * 86_400.0)),
+            bytes_per_second: u64::from(self.scrub_mib_per_second) << 20,
         }
     }
 }
@@ -219,6 +235,9 @@ impl Settings {
         }
         if !(1..=65_536).contains(&settings.catalog.cache_mib) {
             return Err(ConfigError::Invalid("catalog.cache_mib must lie between 1 and 65536".to_owned()));
+        }
+        if !(0.0..=3650.0).contains(&settings.vault.scrub_days) {
+            return Err(ConfigError::Invalid("vault.scrub_days must lie between 0 and 3650".to_owned()));
         }
         if !(0.0..=86_400.0).contains(&settings.catalog.sha256_after_seconds) {
             return Err(ConfigError::Invalid("catalog.sha256_after_seconds must lie between 0 and 86400".to_owned()));

@@ -6,6 +6,7 @@
 mod files;
 mod places;
 mod running;
+mod shelves;
 mod stored;
 #[cfg(test)]
 mod tests;
@@ -36,6 +37,7 @@ pub fn examine(home: &Home, full: bool) -> Result<Examined, ControlError> {
     files::permissions(home, &mut findings);
     files::left_over(home, &mut findings);
     files::room(&home.catalog(), &mut findings);
+    let settings = crate::config::Settings::load(&home.config_file()).unwrap_or_default();
     // Held to the end, so that no node starts meanwhile.
     let lock = home.claim();
     if lock.is_some() {
@@ -46,6 +48,7 @@ pub fn examine(home: &Home, full: bool) -> Result<Examined, ControlError> {
             Err(error) => findings.push(why_unusable(home, &error)),
         }
     }
+    shelves::examine(home, settings.vault.space(), full && lock.is_some(), &mut findings);
     findings.sort();
     findings.dedup();
     Ok(Examined { findings, node_runs: lock.is_none() })

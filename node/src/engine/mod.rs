@@ -121,6 +121,7 @@ impl Engine {
         self.members_changed().await;
         self.addresses_changed().await;
         self.node.tasks.spawn(clouds::run(self.node.clone()));
+        self.node.tasks.spawn(vaults::keep(self.node.clone()));
         self.wants.look();
         if self.node.settings.catalog.sha256 {
             self.node.tasks.spawn(self.aliases.clone().run(self.node.clone()));

@@ -171,6 +171,14 @@ impl Answers {
     }
 }
 
+/// Keeps what is on the shelves of this device sound, until the node stops.
+pub(super) async fn keep(node: Arc<Node>) {
+    tokio::select! {
+        () = node.shelves.keep(node.settings.vault.scrubbing()) => {}
+        () = node.stop.cancelled() => {}
+    }
+}
+
 /// Answers on a stream, and leaves it to the other end to hang up: who does first may cut off what the other has not read yet.
 async fn respond(shelves: &Shelves, asker: &Asker<'_>, stream: &mut Stream) -> Result<(), ServeError> {
     shelves::serve(shelves, asker, stream).await?;

@@ -22,7 +22,8 @@ use bytes::Bytes;
 use larder_protocol::{
     control::{ControlError, ErrorKind, SourceKind, SourceView},
     fetch::Reason,
-    id::{ChunkId, ContentId, DeviceId},
+    id::{ChunkId, ContentId, DeviceId, LocationId},
+    record::{Suspicion, SuspicionReason},
     seal::Manifest,
 };
 use std::{
@@ -175,7 +176,7 @@ impl Trip<'_> {
         match brought {
             Ok(()) => self.results[number] = Some(Ok(sources())),
             Err(Local::Disk(error)) => self.results[number] = Some(Err(error)),
-            Err(Local::Bad | Local::Differs) => self.reasons[number].push(Reason::Damaged),
+            Err(Local::Bad | Local::Differs | Local::Lost(_)) => self.reasons[number].push(Reason::Damaged),
             Err(Local::Away) => self.reasons[number].push(Reason::Broken),
         }
         self.results[number].is_some()
@@ -213,6 +214,9 @@ impl Trip<'_> {
                     return Ok(());
                 }
                 let brought = from_cloud(self.node, &cloud, &manifest, &errands[number], self.way).await?;
+                if let Err(Local::Lost(reason)) = brought {
+                    doubt(self.node, copy.location, errands[number].content, reason).await;
+                }
                 let name = cloud.described.name.clone();
                 if self.settle(number, brought, || vec![from_location(name, &errands[number])]) {
                     break;
@@ -332,6 +336,8 @@ pub(super) fn addresses(node: &Node) -> Result<BTreeMap<DeviceId, Vec<(bool, Soc
 enum Local {
     /// The copy cannot be read.
     Bad,
+    /// The storage has objects of the copy no more, or not as they were.
+    Lost(SuspicionReason),
     /// The storage does not answer.
     Away,
     /// The copy is not the content.
@@ -470,7 +476,11 @@ async fn from_cloud(
     let Ok(storage) = cloud.storage() else { return Ok(Err(Local::Away)) };
     let away = |error: StorageError| {
         cloud.failed(&error);
-        if error.kind == StorageErrorKind::Damaged { Local::Bad } else { Local::Away }
+        match error.kind {
+            StorageErrorKind::Damaged => Local::Lost(SuspicionReason::Damaged),
+            StorageErrorKind::NotFound => Local::Lost(SuspicionReason::Absent),
+            _ => Local::Away,
+        }
     };
     let object = match storage.get_range(&object_key(id), None).await {
         Ok(object) => object,
@@ -522,6 +532,35 @@ async fn from_cloud(
         }
     }
     Ok(blocking(move || Ok(opening.finish())).await?.map_err(bad))
+}
+
+/// Tells the group that a location does not give a copy as it was, so that it is stored again when somebody asks for that.
+async fn doubt(node: &Arc<Node>, location: LocationId, content: ContentId, reason: SuspicionReason) {
+    let (catalog, device) = (node.catalog.clone(), node.device());
+    let told = blocking(move || {
+        let Some(copies) = catalog.read().and_then(|snapshot| snapshot.copies(&content)).map_err(errors::catalog)?
+        else {
+            return Ok(true);
+        };
+        let there = copies.replicas.iter().filter(|replica| replica.value.location == location);
+        let verified = there.map(|replica| replica.value.verified).max();
+        Ok(copies.suspicions.iter().any(|doubt| {
+            doubt.device() == device
+                && (doubt.value.location, doubt.value.reason) == (location, reason)
+                && verified.is_none_or(|verified| doubt.value.seen > verified)
+        }))
+    });
+    let said = match told.await {
+        Ok(true) => return,
+        Ok(false) => {
+            let record = Suspicion { location, content, reason, seen: crate::node::now() };
+            node.append(vec![record.into()], Vec::new()).await
+        }
+        Err(error) => Err(error),
+    };
+    if let Err(error) = said {
+        tracing::warn!(%location, ?error, "a doubt cannot be told");
+    }
 }
 
 fn create(path: &Path) -> Result<File, ControlError> {

@@ -230,18 +230,21 @@ pub(super) async fn stored_at(
         let Some(copies) = snapshot.copies(&content).map_err(errors::catalog)? else { return Ok(false) };
         let row = snapshot.location(&location).map_err(errors::catalog)?;
         let in_place = row.is_some_and(|row| !is_cloud(&row) && locations::spec_of(&snapshot, &row).is_in_place());
-        let doubted = copies.suspicions.iter().any(|doubt| doubt.value.location == location);
-        let replica = copies
-            .replicas
-            .iter()
-            .any(|known| known.value.location == location && known.value.state == ReplicaState::Present);
+        let doubts = copies.suspicions.iter().filter(|doubt| doubt.value.location == location);
+        let doubted = doubts.map(|doubt| doubt.value.seen).max();
+        // What was stored again since answers a doubt.
+        let replica = copies.replicas.iter().any(|known| {
+            known.value.location == location
+                && known.value.state == ReplicaState::Present
+                && doubted.is_none_or(|doubted| doubted < known.value.verified)
+        });
         let file = copies
             .entries
             .iter()
             .filter(|entry| path.as_ref().is_none_or(|path| *path == entry.path))
             .any(|entry| entry.location == location && matches!(entry.value, EntryValue::File(_)));
         let named = path.is_none() || file;
-        Ok(!doubted && if in_place { file } else { replica && named })
+        Ok(if in_place { file && doubted.is_none() } else { replica && named })
     })
     .await
 }

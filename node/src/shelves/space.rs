@@ -1,5 +1,6 @@
 //! How much of its disk a vault gives.
 
+use super::{SUMS, UPLOADS, uploads};
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -36,11 +37,11 @@ pub(super) struct Room {
     size: u64,
 }
 
-/// Where a shelf has what is being written.
-const UNFINISHED: &str = ".larder/tmp";
+/// Where a shelf has what is being written, and the vault's own notes.
+const OWN: [&str; 3] = [".larder/tmp", SUMS, UPLOADS];
 
 /// The folders in a folder; none when it is not there.
-fn folders(root: &Path) -> io::Result<Vec<PathBuf>> {
+pub(super) fn folders(root: &Path) -> io::Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(root) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries?,
@@ -75,12 +76,13 @@ fn bytes_beneath(folder: &Path) -> io::Result<u64> {
 }
 
 impl Ledger {
-    /// Counts what is there, of each shelf without what a crash left unfinished. Blocks.
+    /// Counts what is there, of each shelf without what a crash left unfinished, and with the parts of uploads. Blocks.
     pub(super) fn count(root: PathBuf, space: Space) -> io::Result<Arc<Self>> {
         let mut used = Used::default();
         for folder in folders(&root)? {
-            let unfinished = bytes_beneath(&folder.join(UNFINISHED))?;
-            used.stored += bytes_beneath(&folder)?.saturating_sub(unfinished);
+            let own = OWN.iter().map(|own| bytes_beneath(&folder.join(own))).sum::<io::Result<u64>>()?;
+            used.stored += bytes_beneath(&folder)?.saturating_sub(own);
+            used.stored += uploads::bytes_beneath(&folder.join(UPLOADS))?;
         }
         Ok(Arc::new(Self { root, space, used: Mutex::new(used) }))
     }

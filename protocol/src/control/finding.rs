@@ -52,6 +52,14 @@ pub enum FindingKind {
     LeftOver,
     /// Files that were set aside because they are damaged.
     SetAside,
+    /// A shelf of this vault cannot be used.
+    ShelfUnreadable,
+    /// An object on a shelf of this vault is not what it was.
+    ShelfObjectDamaged,
+    /// The same, and it was put out of the way.
+    ShelfObjectSetAside,
+    /// This vault keeps more than its settings give.
+    VaultOverQuota,
     /// A control socket without a node.
     StaleSocket,
     /// The node may open too few files.
@@ -88,6 +96,7 @@ impl FindingKind {
             | Self::LocationNotWritable
             | Self::NearlyFull
             | Self::LeftOver
+            | Self::VaultOverQuota
             | Self::StaleSocket
             | Self::FewDescriptors
             | Self::VersionDiffers => Severity::Warning,

@@ -41,7 +41,7 @@ pub struct Task {
     /// It says that it is the steward of that location, too.
     #[serde(default)]
     pub usurp: bool,
-    /// The member is a vault by now, and learns nothing.
+    /// The member or the node is a vault: there is nothing to learn.
     #[serde(default)]
     pub vault: bool,
     /// How long to go on; one round at least.

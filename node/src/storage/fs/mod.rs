@@ -69,6 +69,16 @@ impl FsProvider {
         Ok(Self { files: Arc::new(Files::open(root)?) })
     }
 
+    /// Gives a finished file that is durable, of the same file system, the place of an object. When one stays there
+    /// ([`Put::AlreadyThere`]), so does the file.
+    pub(crate) fn adopt(&self, file: PathBuf, key: &ObjectKey, mode: PutMode) -> Pending<'_, Put> {
+        let key = key.clone();
+        self.run(move |files| {
+            files.writable()?;
+            files.place(&file, &key, mode)
+        })
+    }
+
     /// Runs blocking work apart from the async threads.
     fn run<'a, T: Send + 'static>(
         &self,

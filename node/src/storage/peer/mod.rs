@@ -3,13 +3,14 @@
 //! Membership is the credential: the vault serves writers and admins of its group, over a stream that proves who they are.
 //! How a stream is opened is the node's affair ([`PeerLink`]); what is said on it is `larder_protocol::vault`.
 
+pub(crate) mod parts;
 mod stream;
 
 pub use stream::{Frames, PeerLink};
 
 use super::{
-    Credential, Listed, ObjectKey, Page, Pending, ProviderConfig, ProviderFactory, Put, PutMode, Quota, Setting,
-    SettingError, Stat, StorageError, StorageErrorKind, StorageProvider, Usage, Version, check_config, value,
+    Credential, Listed, Multipart, ObjectKey, Page, Pending, ProviderConfig, ProviderFactory, Put, PutMode, Quota,
+    Setting, SettingError, Stat, StorageError, StorageErrorKind, StorageProvider, Usage, Version, check_config, value,
 };
 use bytes::Bytes;
 use larder_protocol::{
@@ -123,14 +124,13 @@ impl PeerProvider {
         Text::new(text).map_err(|error| StorageError::new(NAME, StorageErrorKind::Invalid, error.to_string()))
     }
 
-    async fn send(&self, key: &ObjectKey, bytes: Bytes, mode: PutMode) -> Result<Put, StorageError> {
+    async fn send(&self, key: &str, bytes: Bytes, replace: bool) -> Result<Put, StorageError> {
         let size = bytes.len() as u64;
         if size > OBJECT_BYTES_MAX {
-            let detail = format!("an object of {size} bytes; a vault takes {OBJECT_BYTES_MAX}");
+            let detail = format!("{size} bytes at once; a vault takes {OBJECT_BYTES_MAX}, and more in parts");
             return Err(StorageError::new(NAME, StorageErrorKind::Invalid, detail));
         }
-        let replace = mode == PutMode::Replace;
-        let request = VaultRequest::Put { shelf: self.shelf, key: Self::key(key)?, size, replace };
+        let request = VaultRequest::Put { shelf: self.shelf, key: Self::text(key)?, size, replace };
         let (mut conversation, answer) = Conversation::begin(&*self.link, self.device, &request, false).await?;
         let stored = |answer| match answer {
             VaultAnswer::Stored { new: true } => Ok(Put::New),
@@ -203,7 +203,7 @@ impl StorageProvider for PeerProvider {
     }
 
     fn put<'a>(&'a self, key: &'a ObjectKey, bytes: Bytes, mode: PutMode) -> Pending<'a, Put> {
-        Box::pin(self.send(key, bytes, mode))
+        Box::pin(self.send(key.as_str(), bytes, mode == PutMode::Replace))
     }
 
     fn get_range<'a>(&'a self, key: &'a ObjectKey, range: Option<Range<u64>>) -> Pending<'a, Bytes> {
@@ -236,6 +236,10 @@ impl StorageProvider for PeerProvider {
 
     fn requests_max(&self) -> usize {
         REQUESTS_MAX
+    }
+
+    fn multipart(&self) -> Option<&dyn Multipart> {
+        Some(self)
     }
 
     fn quota(&self) -> Option<&dyn Quota> {

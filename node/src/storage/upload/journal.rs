@@ -46,7 +46,7 @@ impl Journal {
     }
 
     /// Notes an upload, durably, in place of one for the same key.
-    pub(super) fn note(&self, noted: &Noted) -> io::Result<()> {
+    pub(crate) fn note(&self, noted: &Noted) -> io::Result<()> {
         let path = self.path(&noted.upload.key);
         let temp = path.with_extension("new");
         let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&temp)?;

@@ -8,6 +8,7 @@ mod gossip;
 mod log;
 mod stranger;
 mod stream;
+mod vaults;
 
 pub use stranger::socket;
 
@@ -55,14 +56,16 @@ enum Which {
     Flood,
     Stranger,
     HalfOpen,
+    VaultClient,
+    VaultRevoked,
 }
 
 const fn attack(name: &'static str, which: Which) -> Attack {
     Attack { name, which }
 }
 
-/// All of them: the twenty-four of the test plan, then those of other roles and of strangers.
-pub const TABLE: [Attack; 30] = [
+/// All of them: the twenty-four of the test plan, then those of other roles, of strangers and on vaults.
+pub const TABLE: [Attack; 32] = [
     attack("oversize", Which::Oversize),
     attack("slow", Which::Slow),
     attack("truncated", Which::Truncated),
@@ -93,6 +96,8 @@ pub const TABLE: [Attack; 30] = [
     attack("flood", Which::Flood),
     attack("stranger", Which::Stranger),
     attack("half-open", Which::HalfOpen),
+    attack("vault-client", Which::VaultClient),
+    attack("vault-revoked", Which::VaultRevoked),
 ];
 
 /// One round of an attack; gives what was seen.
@@ -128,5 +133,7 @@ pub async fn run(attack: &Attack, peer: &Arc<Peer>) -> Result<Value> {
         Which::Withheld => data::withheld(peer).await,
         Which::Stranger => stranger::knock(peer).await,
         Which::HalfOpen => stranger::half_open(peer).await,
+        Which::VaultClient => vaults::client(peer).await,
+        Which::VaultRevoked => vaults::revoked(peer).await,
     }
 }

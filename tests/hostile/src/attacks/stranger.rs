@@ -18,7 +18,7 @@ use tokio::time::timeout;
 
 /// Knocks at the control plane and the data plane, and counts what comes back after the handshake.
 pub async fn knock(peer: &Arc<Peer>) -> Result<Value> {
-    for protocol in [SYNC, MESHSUB, libp2p::StreamProtocol::new("/ipfs/id/1.0.0")] {
+    for protocol in [SYNC, MESHSUB, super::vaults::VAULT, libp2p::StreamProtocol::new("/ipfs/id/1.0.0")] {
         peer.reconnect_once().await;
         ensure!(peer.open(protocol.clone()).await.is_err(), "a stranger was given a stream of {protocol}");
     }

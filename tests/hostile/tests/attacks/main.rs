@@ -10,3 +10,4 @@ mod members;
 mod roles;
 mod scene;
 mod strangers;
+mod vaults;

@@ -76,13 +76,7 @@ impl Scene {
 
     /// Begins an attack; returns when the attacker is connected.
     pub fn attack(&self, name: &str, member: bool, more: Value) -> Running {
-        let program = PathBuf::from(env!("CARGO_BIN_EXE_larder-hostile"));
-        let task = self.task(member, more).to_string();
-        let deadline = Duration::from_secs(90 + long_seconds() * 3 / 2);
-        let dir = self.world.folder("attacker");
-        let mut running = Invocation::new(&program, &dir).args([name]).stdin(task).deadline(deadline).start();
-        assert_eq!(running.next_object()["ready"], true);
-        running
+        start(&self.world, name, &self.task(member, more))
     }
 
     /// Honest life: a new file at one end is found and fetched at the other, in both directions.
@@ -127,6 +121,16 @@ impl Scene {
             peers.iter().find(|peer| !["friend", "victim"].contains(&peer["name"].as_str().unwrap_or_default()));
         json::text(found.expect("the member is listed"), "device_id").to_owned()
     }
+}
+
+/// Begins an attack; returns when the attacker is connected.
+pub fn start(world: &World, name: &str, task: &Value) -> Running {
+    let program = PathBuf::from(env!("CARGO_BIN_EXE_larder-hostile"));
+    let deadline = Duration::from_secs(90 + long_seconds() * 3 / 2);
+    let dir = world.folder("attacker");
+    let mut running = Invocation::new(&program, &dir).args([name]).stdin(task.to_string()).deadline(deadline).start();
+    assert_eq!(running.next_object()["ready"], true);
+    running
 }
 
 /// Seconds that each attack goes on; 0 for one round.

@@ -1,5 +1,10 @@
 //! A vault and those who ask it, joined by channels instead of a network.
 
+mod keeping;
+mod lying;
+mod parts;
+mod scrub;
+
 use super::{Asker, Rights, ServeError, Shelves, Space, serve};
 use crate::storage::{
     ObjectKey, Put, PutMode, StorageErrorKind, StorageProvider, conformance, object_key,
@@ -76,6 +81,7 @@ impl PeerLink for Vault {
 
 struct Bench {
     dir: TempDir,
+    space: Space,
     shelves: Arc<Shelves>,
 }
 
@@ -83,7 +89,13 @@ impl Bench {
     fn new(space: Space) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let shelves = Arc::new(Shelves::new(dir.path().join("vault"), space));
-        Self { dir, shelves }
+        Self { dir, space, shelves }
+    }
+
+    /// The same after a restart.
+    fn again(self) -> Self {
+        let shelves = Arc::new(Shelves::new(self.dir.path().join("vault"), self.space));
+        Self { shelves, ..self }
     }
 
     fn reached_by(&self, device: DeviceId, rights: Rights) -> (PeerProvider, Arc<Mutex<Rights>>) {
@@ -169,7 +181,8 @@ async fn what_is_not_what_its_name_says_is_neither_taken_nor_given() {
         let mut spoiled = fs::read(&path).unwrap();
         spoiled[len / 2] ^= 1;
         fs::write(&path, spoiled).unwrap();
-        let error = provider.get_range(&good, Some(0..1)).await.unwrap_err();
+        let at = (len / 2) as u64;
+        let error = provider.get_range(&good, Some(at..at + 1)).await.unwrap_err();
         assert_eq!(error.kind, StorageErrorKind::Damaged);
         assert_eq!(provider.get_range(&good, None).await.unwrap_err().kind, StorageErrorKind::NotFound);
         assert_eq!(provider.put(&good, bytes.clone(), PutMode::IfAbsent).await.unwrap(), Put::New);
@@ -301,10 +314,7 @@ async fn a_full_vault_says_so_and_goes_on_reading() {
     let usage = provider.quota().unwrap().usage().await.unwrap();
     assert_eq!((usage.used, usage.free), (6000, Some(4000)));
     // After a restart it counts the same, and what was removed gives room.
-    let again = Bench {
-        shelves: Arc::new(Shelves::new(bench.dir.path().join("vault"), Space { quota: Some(10_000), reserve: 0 })),
-        ..bench
-    };
+    let again = bench.again();
     let provider = again.owner();
     let error = provider.put(&key("b"), vec![2; 6000].into(), PutMode::IfAbsent).await.unwrap_err();
     assert_eq!(error.kind, StorageErrorKind::Full);
