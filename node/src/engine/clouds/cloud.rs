@@ -235,21 +235,30 @@ impl Cloud {
         if !self.may_be_there() {
             return None;
         }
-        let cache = self.storage.clone().ok()?;
-        let key = object_key(&id);
-        let _turn = timeout(SERVE_TIME, self.serving.acquire()).await.ok()?.ok()?;
-        let size = timeout(SERVE_TIME, cache.size(&key, &id)).await.ok()?;
-        let size = size.inspect_err(|error| self.failed(error)).ok()?;
-        if size > self.limits.object_max {
-            if let Some(path) = cache.long_file(id, size).await.ok().flatten() {
-                return Some(Blob::file(path, size, None));
+        let brought = async {
+            let cache = self.storage.clone()?;
+            let _turn = self.serving.acquire().await;
+            let key = object_key(&id);
+            let size = cache.size(&key, &id).await?;
+            if size <= self.limits.object_max {
+                let (path, size) = cache.file(&key, id).await?;
+                return Ok(Blob::file(path, size, None));
+            }
+            if let Some(path) = cache.long_file(id, size).await? {
+                return Ok(Blob::file(path, size, None));
             }
             let long = LongObject { cloud: self.clone(), cache, key, id, size };
-            return Some(Blob { held: Held::Distant(Arc::new(long)), size });
-        }
-        let brought = timeout(SERVE_TIME, cache.file(&key, id)).await.ok()?;
-        let (path, size) = brought.inspect_err(|error| self.failed(error)).ok()?;
-        Some(Blob::file(path, size, None))
+            Ok(Blob { held: Held::Distant(Arc::new(long)), size })
+        };
+        let late = |_| StorageError::new("cloud", StorageErrorKind::TimedOut, "no answer in time");
+        let brought = timeout(SERVE_TIME, brought).await.unwrap_or_else(|elapsed| Err(late(elapsed)));
+        let failed = |error: &StorageError| {
+            if error.kind != StorageErrorKind::NotFound {
+                tracing::info!(location = %self.id, %error, "an object cannot be given");
+            }
+            self.failed(error);
+        };
+        brought.inspect_err(failed).ok()
     }
 }
 
