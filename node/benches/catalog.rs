@@ -9,7 +9,7 @@ use common::{
 };
 use larder_node::{
     catalog::{Catalog, LocalWrite, Options, ScanState},
-    search::{Query, Search},
+    search::{CACHE_BYTES, Query, Search},
 };
 use larder_protocol::{
     record::{Entry, EntryValue, File, Record},
@@ -80,7 +80,7 @@ fn main() {
     row("resident after append", format!("{:.0} MB", rss_mb()));
 
     let index = tempfile::tempdir().expect("a temp folder");
-    let search = Search::open(index.path(), catalog.clone(), 16 << 20).expect("the index opens");
+    let search = Search::open(index.path(), catalog.clone(), CACHE_BYTES).expect("the index opens");
     let start = Instant::now();
     let _ = search.find(&Query { words: "beach", limit: 1, ..Query::default() });
     row("search index made", format!("{:.0} /s", files as f64 / start.elapsed().as_secs_f64()));
@@ -106,7 +106,7 @@ fn main() {
         format!("{:.1} ms (found: {found})", start.elapsed().as_secs_f64() * 1e3)
     });
     let start = Instant::now();
-    let search = Search::open(index.path(), catalog.clone(), 16 << 20).expect("the index opens");
+    let search = Search::open(index.path(), catalog.clone(), CACHE_BYTES).expect("the index opens");
     row("open search", format!("{:.1} ms", start.elapsed().as_secs_f64() * 1e3));
 
     let read = || catalog.read().expect("a snapshot");

@@ -13,7 +13,7 @@ use crate::{
     network,
     operations::{checked::Checked, errors, invites::Inviting, offers::Offers},
     pairing::Host,
-    search::Search,
+    search::{self, Search},
     shelves::Shelves,
     storage::{Registry, peer::PeerFactory},
     transfer::{DataPlane, PlaneConfig},
@@ -44,8 +44,6 @@ const STALL: Duration = Duration::from_secs(20);
 const DEAF_AFTER: Duration = Duration::from_secs(5);
 /// How long a start waits for the sockets to listen.
 const LISTEN_TIME_MAX: Duration = Duration::from_secs(5);
-/// Memory for the search index in bytes.
-const SEARCH_CACHE_BYTES: usize = 16 << 20;
 /// Commits that a slow watcher may be behind; then it learns only that it missed some.
 const COMMITS_MAX: usize = 1024;
 /// Namespace of small values that only this device knows.
@@ -177,7 +175,7 @@ impl Node {
         let (dir, cache) = (home.catalog(), home.cache());
         let (catalog, search, report) = tokio::task::spawn_blocking(move || {
             let (catalog, report) = Catalog::open(&dir, identity, options).map_err(errors::catalog)?;
-            let search = Search::open(&cache, catalog.clone(), SEARCH_CACHE_BYTES).map_err(errors::internal)?;
+            let search = Search::open(&cache, catalog.clone(), search::CACHE_BYTES).map_err(errors::internal)?;
             Ok((catalog, search, report))
         })
         .await

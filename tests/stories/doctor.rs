@@ -5,8 +5,10 @@ use larder_tests::{Node, Settings, World, data, disk::SmallDisk, json};
 use serde_json::Value;
 use std::{
     fs,
-    os::unix::fs::PermissionsExt,
+    io::{BufRead, BufReader, Write},
+    os::unix::{fs::PermissionsExt, net::UnixListener},
     path::Path,
+    thread,
     time::{Duration, SystemTime},
 };
 
@@ -288,6 +290,30 @@ fn a_running_node() {
     laptop.down();
     laptop.up();
     well(&laptop);
+}
+
+/// Larder was upgraded, and the node that runs is still the old one.
+#[test]
+fn a_node_of_another_version() {
+    let world = World::new();
+    let laptop = world.machine("laptop");
+    laptop.ok(["init", "--name", "laptop"]);
+    let run = laptop.home().join("run");
+    let lock = fs::File::create(run.join("node.lock")).unwrap();
+    lock.try_lock().unwrap();
+    let listener = UnixListener::bind(run.join("larder.sock")).unwrap();
+    let old = thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        let request = BufReader::new(&stream).lines().map_while(Result::ok).take_while(|line| !line.is_empty());
+        assert!(request.collect::<String>().starts_with("GET /v1/doctor HTTP/1.1"));
+        let body = r#"{"version": "0.0.1", "findings": []}"#;
+        let head =
+            format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len());
+        (&stream).write_all(format!("{head}{body}").as_bytes()).unwrap();
+    });
+    finds(&laptop, "version-differs", "0.0.1");
+    old.join().unwrap();
+    drop(lock);
 }
 
 /// A device's membership log is put back from before an epoch: what was said under that epoch's key waits for it. The doctor

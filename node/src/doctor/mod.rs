@@ -7,6 +7,8 @@ mod files;
 mod places;
 mod running;
 mod stored;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use running::examine as examine_running;
 

@@ -14,5 +14,5 @@ mod query;
 mod tests;
 mod text;
 
-pub use index::{Search, SearchError};
+pub use index::{CACHE_BYTES, Search, SearchError};
 pub use query::{Hit, Query};
