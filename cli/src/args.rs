@@ -568,7 +568,7 @@ pub(crate) struct PutArgs {
     /// Files and folders of this machine, or '-' for stdin.
     #[arg(value_name = "FILE", required = true)]
     pub(crate) sources: Vec<PathBuf>,
-    /// A location of this device [default: its inbox, or its only location].
+    /// A location [default: the inbox of this device, or its only location].
     #[arg(long, value_name = "LOCATION")]
     pub(crate) to: Option<String>,
     /// Path there; a folder when it ends in / or several things are put [default: the name that each has].

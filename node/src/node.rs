@@ -195,7 +195,7 @@ impl Node {
         let vaults = Arc::new(VaultLink::new());
         registry.register(Arc::new(PeerFactory::new(group, vaults.clone()))).map_err(errors::internal)?;
         let shelves = Shelves::new(home.vault().join(group.to_string()), settings.vault.space());
-        let clouds = Arc::new(Clouds::new(home, registry.clone(), vault.clone()));
+        let clouds = Arc::new(Clouds::new(home, registry.clone(), vault.clone(), settings.clouds.cache_bytes()));
         let staging = home.cache().join("staging");
         std::fs::create_dir_all(&staging).map_err(|error| errors::io(&staging, &error))?;
 

@@ -5,12 +5,15 @@
 //! groups of 16 KiB, as bao-tree and iroh-blobs lay them out.
 
 use blake3::hazmat::{ChainingValue, HasherExt, Mode, left_subtree_len, merge_subtrees_non_root, merge_subtrees_root};
-use std::{cell::RefCell, fs::File, io, os::unix::fs::FileExt};
+use bytes::Bytes;
+use std::{cell::RefCell, fs::File, io, ops::Range, os::unix::fs::FileExt};
 
 /// Bytes of a group: the leaves of the outboard.
 pub const GROUP_BYTES: u64 = 16 * 1024;
 /// Bytes that one task reads and hashes at a time.
 const PIECE_BYTES: u64 = 256 * 1024;
+/// Bytes that are read at a time of what is no file.
+const STREAM_PIECE_BYTES: u64 = 4 * 1024 * 1024;
 /// Below this, splitting the work costs more than it gains.
 const PARALLEL_BYTES: u64 = 1024 * 1024;
 /// Bytes of one inner node: two chaining values.
@@ -58,6 +61,55 @@ pub fn hash_file_with_outboard(file: &File, size: u64) -> io::Result<(blake3::Ha
     Ok((merge_subtrees_root(&left, &right, Mode::Hash), outboard))
 }
 
+/// Hashes what is read once from its start to its end, in pieces of 4 MiB at most, and writes its outboard in pre-order.
+///
+/// # Errors
+/// When it cannot be read, is shorter than `size`, or the outboard cannot be written.
+pub fn hash_stream_with_outboard(
+    size: u64,
+    read: &mut dyn FnMut(Range<u64>) -> io::Result<Bytes>,
+    outboard: &File,
+) -> io::Result<blake3::Hash> {
+    let mut stream = Stream { read, outboard };
+    if size <= GROUP_BYTES {
+        return Ok(blake3::hash(&stream.piece(0, size)?));
+    }
+    let left_len = left_subtree_len(size);
+    let left = stream.cv(0, left_len, PAIR_BYTES as u64)?;
+    let right = stream.cv(left_len, size - left_len, PAIR_BYTES as u64 + outboard_len(left_len))?;
+    outboard.write_all_at(&[left, right].concat(), 0)?;
+    Ok(merge_subtrees_root(&left, &right, Mode::Hash))
+}
+
+struct Stream<'a> {
+    read: &'a mut dyn FnMut(Range<u64>) -> io::Result<Bytes>,
+    outboard: &'a File,
+}
+
+impl Stream<'_> {
+    fn piece(&mut self, offset: u64, len: u64) -> io::Result<Bytes> {
+        let bytes = (self.read)(offset..offset + len)?;
+        if bytes.len() as u64 == len { Ok(bytes) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    }
+
+    /// Chaining value of a subtree, whose part of the outboard begins at `out`.
+    fn cv(&mut self, offset: u64, len: u64, out: u64) -> io::Result<ChainingValue> {
+        if len <= STREAM_PIECE_BYTES {
+            let bytes = self.piece(offset, len)?;
+            let mut below = vec![0; outboard_len(len) as usize];
+            let cv = piece_with_outboard(&bytes, offset, &mut below);
+            self.outboard.write_all_at(&below, out)?;
+            return Ok(cv);
+        }
+        let left_len = left_subtree_len(len);
+        let below = out + PAIR_BYTES as u64;
+        let left = self.cv(offset, left_len, below)?;
+        let right = self.cv(offset + left_len, len - left_len, below + outboard_len(left_len))?;
+        self.outboard.write_all_at(&[left, right].concat(), out)?;
+        Ok(merge_subtrees_non_root(&left, &right, Mode::Hash))
+    }
+}
+
 fn both<A: Send, B: Send>(len: u64, a: impl FnOnce() -> A + Send, b: impl FnOnce() -> B + Send) -> (A, B) {
     if len > PARALLEL_BYTES { rayon::join(a, b) } else { (a(), b()) }
 }
@@ -103,8 +155,11 @@ fn piece_with_outboard(bytes: &[u8], offset: u64, outboard: &mut [u8]) -> Chaini
     let (left_bytes, right_bytes) = bytes.split_at(left_len as usize);
     let (pair, below) = outboard.split_at_mut(PAIR_BYTES);
     let (left_out, right_out) = below.split_at_mut(outboard_len(left_len) as usize);
-    let left = piece_with_outboard(left_bytes, offset, left_out);
-    let right = piece_with_outboard(right_bytes, offset + left_len, right_out);
+    let (left, right) = both(
+        bytes.len() as u64,
+        || piece_with_outboard(left_bytes, offset, left_out),
+        || piece_with_outboard(right_bytes, offset + left_len, right_out),
+    );
     pair[..32].copy_from_slice(&left);
     pair[32..].copy_from_slice(&right);
     merge_subtrees_non_root(&left, &right, Mode::Hash)
@@ -142,7 +197,8 @@ mod tests {
     #[test]
     fn agrees_with_blake3_and_bao_tree_at_every_border() {
         let mut sizes = vec![0, 1, 1023, 1024, 1025];
-        for border in [GROUP_BYTES, 2 * GROUP_BYTES, 3 * GROUP_BYTES, PIECE_BYTES, PARALLEL_BYTES, 5 * PARALLEL_BYTES] {
+        let pieces = [PIECE_BYTES, PARALLEL_BYTES, STREAM_PIECE_BYTES, 5 * PARALLEL_BYTES, 3 * STREAM_PIECE_BYTES];
+        for border in [GROUP_BYTES, 2 * GROUP_BYTES, 3 * GROUP_BYTES].into_iter().chain(pieces) {
             sizes.extend([border - 1, border, border + 1]);
         }
         let mut bytes = vec![0; *sizes.iter().max().unwrap() as usize];
@@ -155,7 +211,23 @@ mod tests {
             let (hash, outboard) = hash_file_with_outboard(&file, size).unwrap();
             assert_eq!(hash, expected.root, "{size}");
             assert!(outboard == expected.data, "{size}");
+            let (written, mut next) = (tempfile::NamedTempFile::new().unwrap(), 0);
+            let mut read = |range: Range<u64>| {
+                assert_eq!(range.start, next, "in order");
+                next = range.end;
+                Ok(Bytes::copy_from_slice(&bytes[range.start as usize..range.end as usize]))
+            };
+            assert_eq!(hash_stream_with_outboard(size, &mut read, written.as_file()).unwrap(), expected.root, "{size}");
+            assert!(std::fs::read(written.path()).unwrap() == expected.data, "{size}");
         }
+    }
+
+    #[test]
+    fn a_stream_that_ends_too_soon_is_an_error() {
+        let written = tempfile::tempfile().unwrap();
+        let mut short = |range: Range<u64>| Ok(Bytes::from(vec![7; (range.end - range.start - 1) as usize]));
+        let error = hash_stream_with_outboard(100_000, &mut short, &written).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub struct Settings {
     pub statements_per_day: Option<u32>,
     /// Seconds after which the custodian takes away what nothing refers to; `None` leaves the built-in time.
     pub sweep_after_seconds: Option<u32>,
+    /// MiB that a gateway keeps of each cloud; `None` leaves the built-in bound.
+    pub cloud_cache_mib: Option<u32>,
 }
 
 impl Default for Settings {
@@ -37,13 +39,14 @@ impl Default for Settings {
             sha256_after_seconds: None,
             statements_per_day: None,
             sweep_after_seconds: None,
+            cloud_cache_mib: None,
         }
     }
 }
 
 impl Settings {
     fn write(self, home: &Path) {
-        let Self { gossip, tick_seconds, sha256_after_seconds, statements_per_day, sweep_after_seconds } = self;
+        let Self { gossip, tick_seconds, sha256_after_seconds, statements_per_day, .. } = self;
         let (sha256, after) = (sha256_after_seconds.is_some(), sha256_after_seconds.unwrap_or(5.0));
         let text = format!(
             "[network]\nlisten = [\"127.0.0.1:0\"]\nmdns = false\ngossip = {gossip}\n\n\
@@ -51,9 +54,11 @@ impl Settings {
              [catalog]\nsha256 = {sha256}\nsha256_after_seconds = {after:?}\n"
         );
         let limit = statements_per_day.map(|count| format!("\n[limits]\nstatements_per_day = {count}\n"));
-        let sweep = sweep_after_seconds.map(|after| format!("\n[clouds]\nsweep_after_seconds = {after}\n"));
+        let sweep = self.sweep_after_seconds.map(|after| format!("sweep_after_seconds = {after}\n"));
+        let cache = self.cloud_cache_mib.map(|mib| format!("cache_mib = {mib}\n"));
+        let clouds = format!("\n[clouds]\n{}{}", sweep.unwrap_or_default(), cache.unwrap_or_default());
         fs::create_dir_all(home).unwrap();
-        let text = text + &limit.unwrap_or_default() + &sweep.unwrap_or_default();
+        let text = text + &limit.unwrap_or_default() + &clouds;
         fs::write(home.join("config.toml"), text).unwrap();
     }
 }

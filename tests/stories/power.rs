@@ -22,6 +22,7 @@ const SETTINGS: Settings = Settings {
     sha256_after_seconds: None,
     statements_per_day: None,
     sweep_after_seconds: None,
+    cloud_cache_mib: None,
 };
 
 fn copy(from: &Path, to: &Path) {

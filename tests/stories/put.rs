@@ -1,6 +1,6 @@
 //! `put`: files, folders and stdin from outside all locations into one, whatever its profile.
 
-use larder_tests::{Node, World, bins, data, eventually, json};
+use larder_tests::{Node, World, bins, cluster::copy_at, data, eventually, json};
 use std::{fs, path::Path, process::Stdio};
 
 const SIZE: u64 = 5_000_001;
@@ -130,7 +130,61 @@ fn where_it_goes_when_nobody_says() {
     assert_eq!(laptop.object(["put", file])["location"], "inbox");
     nas.add("far", &nas.folder("far"));
     laptop.knows_location("far");
-    laptop.fails(2, "bad-request", ["put", file, "--to", "far"]);
     laptop.fails(4, "unknown-reference", ["put", file, "--to", "nowhere"]);
     laptop.fails(1, "io", ["put", "/no/such/file", "--to", "only"]);
+}
+
+#[test]
+fn what_goes_to_a_location_of_another_device_is_kept_here_and_brought_there() {
+    let world = World::new();
+    let [laptop, nas] = world.group(["laptop", "nas"]);
+    let (far, film) = (nas.folder("far"), laptop.path("film.mp4"));
+    let taken = data::file(&far.join("taken.txt"), 8, 100);
+    nas.add("far", &far);
+    nas.add_sealed("vault", &nas.folder("disk"));
+    nas.object(["location", "add", "cloud", &format!("sqlite://{}", nas.path("objects.db").display())]);
+    ["far", "vault", "cloud"].iter().for_each(|location| laptop.knows_location(location));
+    let hash = data::file(&film, 7, SIZE);
+    let film = film.to_str().unwrap();
+
+    // Somewhere it must be until the other device has it.
+    let error = laptop.fails(2, "bad-request", ["put", film, "--to", "far"]);
+    assert!(error["message"].as_str().unwrap().contains("far"), "{error:#}");
+    let inbox = laptop.folder("inbox");
+    laptop.add("inbox", &inbox);
+    let put = laptop.object(["put", film, "--to", "far", "--as", "films/summer.mp4"]);
+    assert_eq!((&put["content_id"], &put["location"], &put["kept_at"]), (&hash.into(), &"far".into(), &"inbox".into()));
+    assert_eq!((&put["already"], &put["queued"]), (&false.into(), &false.into()), "{put:#}");
+    assert!(fs::read(far.join("films/summer.mp4")).unwrap() == fs::read(film).unwrap());
+    assert_eq!(under(&inbox), ["films/summer.mp4"]);
+    assert_eq!(laptop.object(["put", film, "--to", "far", "--as", "films/summer.mp4"])["already"], true);
+    for location in ["vault", "cloud"] {
+        let put = stdin(&laptop, b"some words", &["put", "-", "--to", location, "--as", "words.txt"]);
+        assert_eq!((&put["location"], &put["queued"]), (&location.into(), &false.into()), "{put:#}");
+        let answer = laptop.object(["where", json::text(&put, "content_id")]);
+        assert_eq!(copy_at(&answer, location).expect("it is there")["devices"][0], "nas", "{answer:#}");
+    }
+
+    // Another file there keeps its name; what was put is not lost.
+    laptop.knows(&taken);
+    let note = laptop.path("note.txt");
+    fs::write(&note, "another note").unwrap();
+    let note = note.to_str().unwrap();
+    let error = laptop.fails(6, "occupied", ["put", note, "--to", "far", "--as", "taken.txt"]);
+    assert!(error.to_string().contains("inbox"), "{error:#}");
+    assert_eq!(data::hash(&far.join("taken.txt")), taken);
+    assert_eq!(fs::read(inbox.join("taken.txt")).unwrap(), b"another note");
+
+    // While the other device is off it waits here, and goes there by itself.
+    nas.down();
+    laptop.sees(&nas, false);
+    let queued = laptop.run(["put", note, "--to", "far", "--as", "late.txt"]).expect(3);
+    assert_eq!(
+        (&queued.object()["queued"], &queued.object()["kept_at"]),
+        (&true.into(), &"inbox".into()),
+        "{queued:?}"
+    );
+    assert_eq!(fs::read(inbox.join("late.txt")).unwrap(), b"another note");
+    nas.up();
+    eventually("the other device has it", || fs::read(far.join("late.txt")).map_err(|error| error.to_string()));
 }

@@ -14,6 +14,7 @@ const TICKS: Settings = Settings {
     sha256_after_seconds: None,
     statements_per_day: None,
     sweep_after_seconds: None,
+    cloud_cache_mib: None,
 };
 
 /// A command that the full disk stops: the error says what to do, and the node answers all the same.

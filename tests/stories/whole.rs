@@ -1,8 +1,8 @@
-//! Files of any size as one object each: in parts, resumed after a crash, with little memory.
+//! Files of any size as one object each: in parts, resumed after a crash, served by gateways, with little memory.
 
 use crate::bucket::Bucket;
 use larder_test_servers::mock::{Fault, Kind};
-use larder_tests::{Node, World, data, eventually, json};
+use larder_tests::{Node, Settings, World, cluster::copy_at, data, eventually, json};
 use std::{fs, io::Write, os::unix::fs::FileExt, path::Path};
 
 const SIZE: u64 = 200 << 20;
@@ -17,6 +17,15 @@ fn sparse(path: &Path, seed: u64) -> String {
     data::hash(path)
 }
 
+/// A profile of that name without chunks, and a location in the bucket that has it.
+fn unsplit_location(gate: &Node, bucket: &Bucket, (location, address): (&str, &str), encrypted: bool) {
+    let (flags, endpoint) = (if encrypted { "--encrypted" } else { "--no-encrypted" }, bucket.endpoint());
+    let profile = ["profile", "add", location, "--provider", "s3", flags, "--no-chunked", "--set", &endpoint];
+    gate.ok(profile);
+    gate.command(["credential", "set", location]).stdin(bucket.credential()).run().expect(0);
+    gate.ok(["location", "add", location, address, "--profile", location, "--trust-store"]);
+}
+
 /// The most memory that a node's process ever had, in MiB.
 fn memory_most(node: &Node) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", node.process().id())).unwrap();
@@ -29,14 +38,8 @@ fn a_large_file_as_one_object_survives_a_kill_between_parts() {
     let world = World::new();
     let [gate, phone] = world.group(["gate", "phone"]);
     let bucket = Bucket::new();
-    let endpoint = bucket.endpoint();
     for (location, encrypted) in [("secret", true), ("open", false)] {
-        let flags = if encrypted { "--encrypted" } else { "--no-encrypted" };
-        let profile = ["profile", "add", location, "--provider", "s3", flags, "--no-chunked", "--set", &endpoint];
-        gate.ok(profile);
-        gate.command(["credential", "set", location]).stdin(bucket.credential()).run().expect(0);
-        let address = bucket.address_at(location);
-        gate.ok(["location", "add", location, &address, "--profile", location, "--trust-store"]);
+        unsplit_location(&gate, &bucket, (location, &bucket.address_at(location)), encrypted);
         phone.knows_location(location);
     }
     let films = gate.folder("films");
@@ -94,4 +97,66 @@ fn a_large_file_as_one_object_survives_a_kill_between_parts() {
         }
     }
     assert!(memory_most(&gate) < 400, "{} MiB", memory_most(&gate));
+}
+
+/// Bytes of all files under a folder.
+fn bytes_under(folder: &Path) -> u64 {
+    data::files(folder).iter().map(|path| fs::metadata(path).map_or(0, |meta| meta.len())).sum()
+}
+
+/// Objects many times as long as what a gateway keeps go through it range by range, and no wrong byte does.
+#[test]
+fn a_gateway_with_a_small_cache_serves_objects_of_any_length() {
+    let world = World::new();
+    let settings = Settings { cloud_cache_mib: Some(16), ..Settings::default() };
+    let [gate, phone] = world.group_with(["gate", "phone"], settings);
+    let bucket = Bucket::new();
+    let kept = gate.home().join("cache/clouds");
+    let mut film = (String::new(), gate.path("film"));
+    for (seed, location, address, encrypted) in
+        [(30, "secret", bucket.address_at("secret"), true), (40, "open", bucket.address(), false)]
+    {
+        unsplit_location(&gate, &bucket, (location, &address), encrypted);
+        phone.knows_location(location);
+        film = (sparse(&gate.path(location), seed), gate.path(location));
+        let before = memory_most(&gate);
+        gate.ok(["put", film.1.to_str().unwrap(), "--to", location]);
+        phone.eventually_where(&film.0, |answer| {
+            copy_at(answer, location).is_some_and(|copy| copy["reachable"] == true)
+        });
+        let target = phone.path("back");
+        for node in [&phone, &gate] {
+            let (first, last) = (SIZE / 2 - 5, SIZE / 2 + 69_994);
+            let read = node.bare_command(["cat", &film.0, "--range", &format!("{first}-{last}")]).run().expect(0);
+            assert!(read.stdout == data::range(&film.1, first, 70_000), "{location} {}", node.name());
+        }
+        let got = phone.object(["get", &film.0, "-o", target.to_str().unwrap()]);
+        assert_eq!(json::list(&got, "sources")[0]["name"], "gate", "{got:#}");
+        assert_eq!(data::hash(&target), film.0, "{location}");
+        fs::remove_file(target).unwrap();
+        assert!(bytes_under(&kept) <= 16 << 20, "{} bytes are kept", bytes_under(&kept));
+        assert!(memory_most(&gate) < before.max(100) + 150, "{} MiB, {before} before", memory_most(&gate));
+    }
+
+    // The storage's owner changes one byte of the unsealed one.
+    let (film, source) = film;
+    let (key, size) = bucket.objects("objects/").pop().unwrap();
+    assert_eq!(size as u64, SIZE);
+    let mut bytes = fs::read(&source).unwrap();
+    let spoilt = SIZE / 2 + 10;
+    bytes[spoilt as usize] ^= 1;
+    bucket.replace(&key, bytes.clone());
+    let target = phone.path("spoilt");
+    let error = phone.fails(1, "damaged", ["get", &film, "-o", target.to_str().unwrap()]);
+    assert!(!target.exists(), "{error:#}");
+    for node in [&phone, &gate] {
+        let around = node.bare_command(["cat", &film, "--range", &format!("{spoilt}-{}", spoilt + 9)]).run();
+        assert!(around.code() != Some(0) && around.stdout.is_empty(), "{around:?}");
+        let rest = node.bare_command(["cat", &film, "--range", "0-99"]).run().expect(0);
+        assert!(rest.stdout == data::range(&source, 0, 100), "what did not change is as good as before");
+    }
+    bytes[spoilt as usize] ^= 1;
+    bucket.replace(&key, bytes);
+    phone.ok(["get", &film, "-o", target.to_str().unwrap()]);
+    assert_eq!(data::hash(&target), film);
 }

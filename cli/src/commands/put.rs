@@ -15,9 +15,17 @@ const PIECE_BYTES: usize = 256 << 10;
 
 pub(crate) async fn run(context: &Context, args: PutArgs) -> Outcome {
     let is_stdin = |source: &Path| source == Path::new("-");
+    let mut queued = false;
     let show = |view: PutView| {
+        queued |= view.queued;
         context.show(&view, |view| {
-            let how = if view.already { "was there already" } else { "stored" };
+            let kept = view.kept_at.as_deref().map(render::escape).unwrap_or_default();
+            let how = match (view.queued, view.already) {
+                (true, _) => format!("queued until its device returns; kept at '{kept}' until then and after"),
+                (false, true) => "was there already".to_owned(),
+                (false, false) if kept.is_empty() => "stored".to_owned(),
+                (false, false) => format!("stored; kept at '{kept}', too"),
+            };
             let (location, path) = (render::escape(&view.location), render::escape(&view.path));
             render::line(&format!("{location}:{path}  {}  {how}", render::size(view.bytes)));
         });
@@ -30,7 +38,9 @@ pub(crate) async fn run(context: &Context, args: PutArgs) -> Outcome {
                 .ok_or_else(|| ControlError::new(ErrorKind::BadRequest, full.display().to_string()))
         };
         let sources = args.sources.iter().map(absolute).collect::<Result<_, _>>()?;
-        return context.stream("/v1/put", &PutRequest { sources, location: args.to, path: args.path }, show).await;
+        let request = PutRequest { sources, location: args.to, path: args.path };
+        let code = context.stream("/v1/put", &request, show).await?;
+        return Ok(exit(code, queued));
     }
     let bad = |subject: &str, detail: &str| ControlError::new(ErrorKind::BadRequest, subject).detail(detail);
     if args.sources.len() > 1 {
@@ -41,7 +51,13 @@ pub(crate) async fn run(context: &Context, args: PutArgs) -> Outcome {
     }
     let request = PutRequest { sources: Vec::new(), location: args.to, path: args.path };
     let (ready, wanted) = oneshot::channel();
-    context.stream_body("/v1/put/stream", stdin(&request, wanted)?, Some(ready), show).await
+    let code = context.stream_body("/v1/put/stream", stdin(&request, wanted)?, Some(ready), show).await?;
+    Ok(exit(code, queued))
+}
+
+/// What waits for another device is not where it was to be.
+fn exit(code: u8, queued: bool) -> u8 {
+    if queued && code == 0 { 3 } else { code }
 }
 
 /// A line with the request, then, once the node wants it, all of stdin.

@@ -37,6 +37,9 @@ const TEMPLATE: &str = r#"# Settings of this Larder node. Lines that begin with 
 # Seconds for which nothing must refer to an object of a cloud location before the custodian takes it away; 0 takes none.
 # sweep_after_seconds = 172800
 
+# MiB that are kept on this device of what it read of each cloud location.
+# cache_mib = 1024
+
 [limits]
 # Statements that one other device may make in a day, and MiB of them; what goes beyond is not kept for now.
 # statements_per_day = 20000000
@@ -103,15 +106,22 @@ pub struct VaultSettings {
 pub struct CloudSettings {
     /// Seconds for which nothing must refer to an object before the custodian takes it away; 0 takes none.
     pub sweep_after_seconds: u32,
+    /// MiB that are kept of what was read of each location.
+    pub cache_mib: u32,
 }
 
 impl Default for CloudSettings {
     fn default() -> Self {
-        Self { sweep_after_seconds: 48 * 60 * 60 }
+        Self { sweep_after_seconds: 48 * 60 * 60, cache_mib: 1024 }
     }
 }
 
 impl CloudSettings {
+    /// Most bytes that are kept of each location.
+    pub(crate) fn cache_bytes(&self) -> u64 {
+        u64::from(self.cache_mib) << 20
+    }
+
     /// How long nothing must refer to an object; `None` when none is taken away.
     pub(crate) fn sweep_after(&self) -> Option<Duration> {
         (self.sweep_after_seconds > 0).then(|| Duration::from_secs(self.sweep_after_seconds.into()))

@@ -60,8 +60,7 @@ impl Holdings {
                 modified_ns: state.modified_ns,
                 inode: state.inode,
             });
-            let path = place.file(&entry.path);
-            blobs.push(Blob { path, size: file.size, stamp });
+            blobs.push(Blob::file(place.file(&entry.path), file.size, stamp));
         }
         Ok(blobs)
     }
@@ -73,14 +72,15 @@ impl Holdings {
             .filter_map(|place| {
                 let path = place.root.join(key.as_str());
                 let size = std::fs::metadata(&path).ok()?.len();
-                Some(Blob { path, size, stamp: None })
+                Some(Blob::file(path, size, None))
             })
             .collect()
     }
 
     fn suspect(&self, hash: &[u8; 32], blob: &Blob) -> Result<(), CatalogError> {
         let content = ContentId::new(*hash);
-        let Some((place, Some(_))) = self.places.containing(&blob.path) else { return Ok(()) };
+        let containing = blob.path().and_then(|path| self.places.containing(path));
+        let Some((place, Some(_))) = containing else { return Ok(()) };
         let Some(copies) = self.catalog.read()?.copies(&content)? else {
             tracing::error!("a stored object is damaged");
             return Ok(());
@@ -122,7 +122,11 @@ impl BlobSource for Holdings {
         let mut blobs = self.files(&ContentId::new(*hash), &may_read).map_err(failed).unwrap_or_default();
         blobs.extend(self.objects(hash, &may_read));
         // A file that the catalog still has and the disk has not is no reason to leave a cloud's copy where it is.
-        if !blobs.iter().any(|blob| std::fs::metadata(&blob.path).is_ok_and(|meta| meta.len() == blob.size)) {
+        let stands = |blob: &Blob| {
+            let meta = blob.path().and_then(|path| std::fs::metadata(path).ok());
+            meta.is_some_and(|meta| meta.len() == blob.size)
+        };
+        if !blobs.iter().any(stands) {
             blobs.extend(self.clouds.fetch(hash, &may_read));
         }
         blobs

@@ -368,7 +368,7 @@ fn copy_file(
     if matches!(copied, Err(Local::Differs))
         && let Ok(meta) = fs::metadata(&source)
     {
-        let blob = Blob { path: source, size: meta.len(), stamp: Some(FileStamp::of(&meta)) };
+        let blob = Blob::file(source, meta.len(), Some(FileStamp::of(&meta)));
         let (places, clouds) = (node.places.clone(), node.clouds.clone());
         crate::engine::Holdings::new(node.catalog.clone(), places, clouds, node.members.clone(), node.device())
             .doubt(errand.content.as_bytes(), &blob);

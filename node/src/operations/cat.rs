@@ -12,11 +12,12 @@ use crate::{
     audit::Event,
     node::{Node, now},
     storage::{ChunkSource, LONG_BYTES, OpenError, StorageProvider, object_key, open_range},
-    transfer::{Item, Request},
+    transfer::{Blob, Item, Request},
     tree_hash,
 };
 use larder_protocol::{
     control::{CatQuery, ControlError, ErrorKind},
+    fetch::Reason,
     id::{ChunkId, ContentId, DeviceId},
     seal::Manifest,
 };
@@ -288,10 +289,16 @@ impl ChunkSource for Chunks {
     fn proven(&self, id: &ChunkId, range: Range<u64>) -> Option<Result<Vec<u8>, OpenError>> {
         match &self.own {
             None => Some(self.fetch(id, range)),
-            // A long one is brought once, and checked then.
-            Some(Own::Cloud(cloud)) if self.sizes.get(id).is_some_and(|size| *size > LONG_BYTES) => {
-                let blob = self.runtime.block_on(cloud.bring(*id))?;
-                Some(read_at(&blob.path, range))
+            // A long one is proven range by range.
+            Some(own) if self.sizes.get(id).is_some_and(|size| *size > LONG_BYTES) => {
+                let Some(blob) = self.own_blob(own, id) else {
+                    return Some(Err(OpenError::Io(io::ErrorKind::NotFound.into())));
+                };
+                let read = self.node.data.read_range(*id.as_bytes(), &blob, range, &|| !self.node.stop.is_cancelled());
+                Some(read.map_err(|reason| match reason {
+                    Reason::Damaged => OpenError::Damaged(*id),
+                    _ => OpenError::Io(io::ErrorKind::NotConnected.into()),
+                }))
             }
             Some(_) => None,
         }
@@ -305,6 +312,16 @@ fn read_at(path: &std::path::Path, range: Range<u64>) -> Result<Vec<u8>, OpenErr
 }
 
 impl Chunks {
+    fn own_blob(&self, own: &Own, id: &ChunkId) -> Option<Blob> {
+        match own {
+            Own::Place(place) => {
+                let path = crate::engine::object_path(&place.provider().ok()?, id)?;
+                Some(Blob::file(path, *self.sizes.get(id)?, None))
+            }
+            Own::Cloud(cloud) => self.runtime.block_on(cloud.bring(*id)),
+        }
+    }
+
     /// A range from another device, which is verified on the way.
     fn fetch(&self, id: &ChunkId, range: Range<u64>) -> Result<Vec<u8>, OpenError> {
         let size = self.sizes.get(id).copied().unwrap_or_default();

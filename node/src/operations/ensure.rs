@@ -43,14 +43,27 @@ pub(crate) async fn ensure(
     for error in failed {
         reporter.error(error).await;
     }
-    match Here::find(&node, &row.location.id) {
-        // Another gateway may have a way where this one has none.
-        Some(Here::Cloud(cloud)) if !cloud.may_be_there() && acting(&node, &row.location.id).await?.is_some() => {
-            elsewhere(&node, &row, orders, path_given, &reporter).await
-        }
+    match way(&node, &row.location.id).await? {
         Some(place) => here(&node, &row, &place, orders, path_given, &reporter).await,
-        None => elsewhere(&node, &row, orders, path_given, &reporter).await,
+        None => {
+            let asking = Asking { row: &row, path_given, kept_at: None, view: &view, reporter: &reporter };
+            elsewhere(&node, asking, orders).await
+        }
     }
+}
+
+/// How this device stores at a location itself; `None` when another one does it.
+async fn way(node: &Arc<Node>, location: &LocationId) -> Result<Option<Here>, ControlError> {
+    Ok(match Here::find(node, location) {
+        // Another gateway may have a way where this one has none.
+        Some(Here::Cloud(cloud)) if !cloud.may_be_there() && acting(node, location).await?.is_some() => None,
+        here => here,
+    })
+}
+
+/// Whether this device stores at a location itself now.
+pub(super) async fn stores_here(node: &Arc<Node>, location: &LocationId) -> Result<bool, ControlError> {
+    Ok(way(node, location).await?.is_some())
 }
 
 /// Location, contents, whether the path was given, and what could not be found.
@@ -138,20 +151,46 @@ async fn here(
     Ok(())
 }
 
+/// What is wanted of a location of other devices, and how it is told.
+pub(super) struct Asking<'a, T> {
+    pub(super) row: &'a KnownLocation,
+    /// Under another path it is another file.
+    pub(super) path_given: bool,
+    /// Name of a location of this device that has it whatever comes of it; errors say so.
+    pub(super) kept_at: Option<&'a str>,
+    /// The view of an order, whether it was there already and whether it waits.
+    pub(super) view: &'a (dyn Fn(&KnownLocation, &Order, bool, bool) -> T + Sync),
+    pub(super) reporter: &'a Reporter<T>,
+}
+
+impl<T> Asking<'_, T> {
+    async fn result(&self, order: &Order, already: bool, queued: bool) {
+        self.reporter.result((self.view)(self.row, order, already, queued)).await;
+    }
+
+    async fn error(&self, error: ControlError) {
+        let detail = match self.kept_at {
+            Some(place) if error.detail.is_empty() => format!("it is kept at '{place}'"),
+            Some(place) => format!("{}; it is kept at '{place}'", error.detail),
+            None => error.detail.clone(),
+        };
+        self.reporter.error(error.detail(detail)).await;
+    }
+}
+
 /// Asks the location's steward or gateways, and waits for an answer while one of them is there.
-async fn elsewhere(
+pub(super) async fn elsewhere<T>(
     node: &Arc<Node>,
-    row: &KnownLocation,
+    asking: Asking<'_, T>,
     orders: Vec<Order>,
-    path_given: bool,
-    reporter: &Reporter<EnsureView>,
 ) -> Result<(), ControlError> {
+    let Asking { row, path_given, reporter, .. } = asking;
     let location = row.location.id;
     let mut asked: Vec<(WantId, Order)> = Vec::new();
     let mut records: Vec<Record> = Vec::new();
     for order in orders {
         if stored_at(node, &location, &order.wanted.content, path_given.then_some(&order.path)).await? {
-            reporter.result(view(row, &order, true, false)).await;
+            asking.result(&order, true, false).await;
             continue;
         }
         let id = WantId::new(random());
@@ -173,19 +212,19 @@ async fn elsewhere(
             })
             .await?;
             match outcome.map(|outcome| outcome.value.result) {
-                Some(WantResult::Done) => reporter.result(view(row, &order, false, false)).await,
+                Some(WantResult::Done) => asking.result(&order, false, false).await,
                 Some(WantResult::Occupied) => {
                     let subject = format!("{}:{}", row.location.name, order.path);
-                    reporter.error(ControlError::new(ErrorKind::Occupied, subject)).await;
+                    asking.error(ControlError::new(ErrorKind::Occupied, subject)).await;
                 }
                 Some(WantResult::NotAllowed) => {
                     let subject = order.wanted.content.to_string();
                     let why = format!("refused by the device that has '{}'", row.location.name);
-                    reporter.error(ControlError::new(ErrorKind::NotAllowed, subject).detail(why)).await;
+                    asking.error(ControlError::new(ErrorKind::NotAllowed, subject).detail(why)).await;
                 }
                 Some(WantResult::Failed(why)) => {
                     let subject = order.wanted.content.to_string();
-                    reporter.error(ControlError::new(ErrorKind::NoSource, subject).detail(why.to_string())).await;
+                    asking.error(ControlError::new(ErrorKind::NoSource, subject).detail(why.to_string())).await;
                 }
                 None => waiting.push((id, order)),
             }
@@ -196,7 +235,7 @@ async fn elsewhere(
         }
         if acting(node, &location).await?.is_none() {
             for (_, order) in asked {
-                reporter.result(view(row, &order, false, true)).await;
+                asking.result(&order, false, true).await;
             }
             return Ok(());
         }

@@ -2,13 +2,16 @@
 //!
 //! One pipeline, whatever makes the [`Item`]s: files, folders, a stream, and imports. Each file is hashed, offered as a source
 //! while the location takes it by the same way as anything else, and reported once it is durable there and the catalog says
-//! so. What stands at a path already is never replaced.
+//! so. What stands at a path already is never replaced. What goes to a location of another device is stored at the default
+//! location of this one first, and then brought there as by `ensure`: until that device has it, it has a copy that counts.
 
 use super::{
     access, blocking,
     bring::Way,
     checked::Mark,
-    defaults, ensure, errors,
+    defaults,
+    ensure::{self, Asking},
+    errors,
     get::Order,
     locations,
     offers::{Guard, Offer},
@@ -64,21 +67,20 @@ pub(crate) struct Item {
 
 /// Puts files and folders.
 pub(crate) async fn put(node: Arc<Node>, request: PutRequest, reporter: Reporter<PutView>) -> Result<(), ControlError> {
-    let planning = node.clone();
-    let (row, items, failed) = blocking(move || {
-        let row = destination(&planning, request.location.as_deref())?;
+    let to = destination(&node, request.location.clone()).await?;
+    let (items, failed) = blocking(move || {
         let (mut items, mut failed) = (Vec::new(), Vec::new());
         for source in &request.sources {
             let base = base(Path::new(source), request.path.as_deref(), request.sources.len() > 1)?;
             list(Path::new(source), base, 0, &mut items, &mut failed);
         }
-        Ok((row, items, failed))
+        Ok((items, failed))
     })
     .await?;
     for error in failed {
         reporter.error(error).await;
     }
-    put_items(&node, &row, items, &reporter).await
+    put_items(&node, &to, items, &reporter).await
 }
 
 /// Puts a stream as one file. The stream is kept beside its destination while it comes; a broken one leaves nothing.
@@ -90,15 +92,14 @@ pub(crate) async fn put_stream(
 ) -> Result<(), ControlError> {
     let path = request.path.as_deref().unwrap_or_default();
     let path = RelPath::new(path).map_err(|error| bad("--as", &error.to_string()))?;
-    let planning = node.clone();
-    let (row, temporary) = blocking(move || {
-        let row = destination(&planning, request.location.as_deref())?;
-        let temporary = match planning.places.get(&row.location.id).filter(|place| place.spec.is_in_place()) {
+    let to = destination(&node, request.location).await?;
+    let (planning, first) = (node.clone(), to.first.location.id);
+    let temporary = blocking(move || {
+        Ok(match planning.places.get(&first).filter(|place| place.spec.is_in_place()) {
             Some(place) => partial_path(&place.root, true, &ContentId::new(random()))
                 .map_err(|error| errors::io(&place.root, &error))?,
             None => planning.staging.join(format!("{}{PARTIAL_SUFFIX}", ContentId::new(random()))),
-        };
-        Ok((row, temporary))
+        })
     })
     .await?;
     let temporary = Temporary(temporary);
@@ -106,7 +107,7 @@ pub(crate) async fn put_stream(
     reporter.progress(Progress { stage: "read".to_owned(), total: 1, ..Progress::default() });
     let size = temporary.fill(stream, &reporter).await?;
     let item = Item { file: temporary.0.clone(), ours: true, size, modified: now(), path };
-    put_items(&node, &row, vec![item], &reporter).await
+    put_items(&node, &to, vec![item], &reporter).await
 }
 
 /// A file that goes when nobody has taken it.
@@ -152,24 +153,65 @@ fn bad(subject: &str, detail: &str) -> ControlError {
     ControlError::new(ErrorKind::BadRequest, subject).detail(detail)
 }
 
+/// Where things are put.
+struct Destination {
+    /// The location of this device that takes them.
+    first: KnownLocation,
+    /// The location of other devices that they are then brought to.
+    then: Option<KnownLocation>,
+}
+
 /// The location that was named, or else the one that new files go to.
-fn destination(node: &Node, name: Option<&str>) -> Result<KnownLocation, ControlError> {
+async fn destination(node: &Arc<Node>, name: Option<String>) -> Result<Destination, ControlError> {
     if !node.members.role(&node.device()).is_some_and(|role| role.may_write()) {
         return Err(ControlError::new(ErrorKind::NotAllowed, "put"));
     }
-    let row = match name {
-        Some(name) => locations::row(node, name)?,
-        None => defaults::choose(node, &node.catalog.read().map_err(errors::catalog)?)?.0,
+    let planning = node.clone();
+    let named = match name {
+        Some(name) => Some(blocking(move || locations::row(&planning, &name)).await?),
+        None => None,
     };
-    must_store(node, &row).map(|()| row)
+    let then = match named {
+        Some(row) if !ensure::stores_here(node, &row.location.id).await? => row,
+        named => {
+            let planning = node.clone();
+            return blocking(move || {
+                let first = named.map_or_else(|| default(&planning), Ok)?;
+                must_store(&planning, &first)?;
+                Ok(Destination { first, then: None })
+            })
+            .await;
+        }
+    };
+    let planning = node.clone();
+    blocking(move || {
+        may_store(&planning, &then)?;
+        let first = default(&planning).map_err(|error| {
+            let detail = format!(
+                "it is kept by another device, and is not clear where this one keeps what goes there: {}",
+                error.detail
+            );
+            ControlError::new(error.kind, then.location.name.as_str()).detail(detail)
+        })?;
+        must_store(&planning, &first)?;
+        Ok(Destination { first, then: Some(then) })
+    })
+    .await
+}
+
+fn default(node: &Node) -> Result<KnownLocation, ControlError> {
+    Ok(defaults::choose(node, &node.catalog.read().map_err(errors::catalog)?)?.0)
 }
 
 /// Refuses a location that this device cannot or may not store at itself.
 pub(super) fn must_store(node: &Node, row: &KnownLocation) -> Result<(), ControlError> {
     if !ensure::is_here(node, &row.location.id) {
-        let detail = "it belongs to another device: put it at a location of this one, then use 'larder ensure'";
-        return Err(bad(&row.location.name, detail));
+        return Err(bad(&row.location.name, "it belongs to another device"));
     }
+    may_store(node, row)
+}
+
+fn may_store(node: &Node, row: &KnownLocation) -> Result<(), ControlError> {
     if row.location.read_only {
         return Err(ControlError::new(ErrorKind::LocationReadOnly, row.location.name.as_str()));
     }
@@ -246,7 +288,7 @@ impl Sum {
 /// The pipeline. A result or an error for each item.
 async fn put_items(
     node: &Arc<Node>,
-    row: &KnownLocation,
+    to: &Destination,
     items: Vec<Item>,
     reporter: &Reporter<PutView>,
 ) -> Result<(), ControlError> {
@@ -254,6 +296,7 @@ async fn put_items(
     let bytes_total = items.iter().map(|item| item.size).sum();
     let sum = Sum { total: items.len() as u64, bytes_total, done: AtomicU64::default(), bytes: AtomicU64::default() };
     let sum = Arc::new(sum);
+    let (row, mut onward) = (&to.first, Vec::new());
     for group in groups(items) {
         if reporter.cancelled().is_cancelled() || node.stop.is_cancelled() {
             return Err(interrupted());
@@ -283,21 +326,35 @@ async fn put_items(
                 Ok((order, already)) => {
                     let content = order.wanted.content;
                     node.note(Event::ok("put", content).fact("location", row.location.id).fact("already", already));
-                    reporter
-                        .result(PutView {
-                            content_id: content.to_string(),
-                            location: row.location.name.to_string(),
-                            path: order.path.to_string(),
-                            bytes: order.wanted.size,
-                            already,
-                        })
-                        .await;
+                    match &to.then {
+                        Some(_) => onward.push(order),
+                        None => reporter.result(view(row, &order, already, false)).await,
+                    }
                 }
                 Err(error) => reporter.error(error).await,
             }
         }
     }
-    Ok(())
+    let Some(then) = &to.then else { return Ok(()) };
+    let kept_at = row.location.name.as_str();
+    let view = |row: &KnownLocation, order: &Order, already: bool, queued: bool| PutView {
+        kept_at: Some(kept_at.to_owned()),
+        ..view(row, order, already, queued)
+    };
+    let asking = Asking { row: then, path_given: true, kept_at: Some(kept_at), view: &view, reporter };
+    ensure::elsewhere(node, asking, onward).await
+}
+
+fn view(row: &KnownLocation, order: &Order, already: bool, queued: bool) -> PutView {
+    PutView {
+        content_id: order.wanted.content.to_string(),
+        location: row.location.name.to_string(),
+        path: order.path.to_string(),
+        bytes: order.wanted.size,
+        already,
+        queued,
+        kept_at: None,
+    }
 }
 
 fn order(item: Item, content: ContentId) -> Order {

@@ -1,9 +1,10 @@
 //! Fetching: carries out a [`FetchPlan`] over the transports.
 
 use super::{
-    DataPlane,
+    Blob, DataPlane,
     doubts::Doubts,
     partial::{Partial, ReceiveError},
+    serve,
     wire::{self, BLOBS_MAX, Refusal, Refused, Wanted},
 };
 use crate::durable;
@@ -18,6 +19,7 @@ use std::{
     net::SocketAddr,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -27,6 +29,8 @@ const BATCH_BYTES_MAX: u64 = 32 << 20;
 const ALONE_BYTES_MIN: u64 = 8 << 20;
 /// Exchanges with one source at once.
 const EXCHANGES_MAX: usize = 3;
+/// How long until a source is asked again that is preparing a blob. It waits itself before it says so.
+const PREPARING_PAUSE: Duration = Duration::from_millis(100);
 
 /// A blob to fetch.
 #[derive(Debug, Clone)]
@@ -187,8 +191,27 @@ impl DataPlane {
         }
     }
 
-    /// Tries a source's addresses in turn.
+    /// Asks a source; again while it prepares what it was asked for, and gets on with it.
     async fn ask(&self, request: &Request, source: DeviceId, wanted: &Wanted) -> io::Result<Box<dyn Read + Send>> {
+        let (mut parts_before, mut since) = (None, Instant::now());
+        loop {
+            let asked = self.ask_once(request, source, wanted).await;
+            let Some(parts) = asked.as_ref().err().and_then(parts_prepared) else { return asked };
+            if parts_before != Some(parts) {
+                (parts_before, since) = (Some(parts), Instant::now());
+            }
+            if since.elapsed() > self.preparing_max {
+                return asked;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(PREPARING_PAUSE) => {}
+                () = request.cancel.cancelled() => return Err(io::ErrorKind::Interrupted.into()),
+            }
+        }
+    }
+
+    /// Tries a source's addresses in turn.
+    async fn ask_once(&self, request: &Request, source: DeviceId, wanted: &Wanted) -> io::Result<Box<dyn Read + Send>> {
         let bytes = wire::encode(wanted)?;
         let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
         for (is_tcp, address) in request.addresses.get(&source).map_or(&[][..], |addresses| addresses) {
@@ -210,6 +233,12 @@ impl DataPlane {
         }
         Err(Unreachable(last).into())
     }
+}
+
+/// How far a source is that refused because it prepares the blob.
+fn parts_prepared(error: &io::Error) -> Option<u32> {
+    let Refused(code) = error.get_ref()?.downcast_ref()?;
+    Refusal::parts_prepared(*code)
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -384,6 +413,10 @@ fn receive_all(
                 state.disk.insert(number, error);
                 return rest.collect();
             }
+            // Asked for it first, the source is asked again.
+            ReceiveError::Source(error) if parts_prepared(&error).is_some() => {
+                return std::iter::once(number).chain(rest).collect();
+            }
             // The response ends before this item: asked for it first, the source says why.
             ReceiveError::Source(error) if error.kind() == io::ErrorKind::UnexpectedEof && !is_first => {
                 return std::iter::once(number).chain(rest).collect();
@@ -449,6 +482,32 @@ impl DataPlane {
             }
         }
         Err(failures)
+    }
+}
+
+impl DataPlane {
+    /// Reads a range of a blob that this device can read itself, verified. The first one of a large blob makes its outboard, for
+    /// which all of it is read; `wanted` is asked now and then whether that is still to go on. Blocks.
+    ///
+    /// # Errors
+    /// [`Reason::Damaged`] when it is another blob; [`Reason::Broken`] when it cannot be read, or is not wanted any more.
+    pub fn read_range(
+        &self,
+        hash: [u8; 32],
+        blob: &Blob,
+        range: std::ops::Range<u64>,
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<Vec<u8>, Reason> {
+        let ranges = bao_tree::io::round_up_to_chunks(&bao_tree::ByteRanges::from(range.clone()));
+        loop {
+            match serve::read_range(&self.proofs(), &hash.into(), blob, &ranges) {
+                Ok(encoded) => {
+                    return decode_range(Box::new(io::Cursor::new(encoded)), hash, blob.size, &ranges, range);
+                }
+                Err(Refusal::Preparing(_)) if wanted() => {}
+                Err(refusal) => return Err(Refusal::reason(refusal.code().into())),
+            }
+        }
     }
 }
 

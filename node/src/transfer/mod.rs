@@ -13,6 +13,7 @@ mod doubts;
 mod outboards;
 mod partial;
 mod plane;
+mod preparing;
 mod serve;
 mod transport;
 mod wire;
@@ -20,7 +21,7 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
-pub use blob::{Blob, BlobSource, FileStamp, Members};
+pub use blob::{Blob, BlobSource, Distant, FileStamp, Held, Keep, Members};
 pub use client::{Fetched, Given, Item, Request};
 pub use outboards::Outboards;
 pub use plane::{DataPlane, PlaneConfig, PlaneError};

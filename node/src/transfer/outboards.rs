@@ -91,18 +91,32 @@ impl Outboards {
 
     /// Keeps the outboard of a large blob. A failure costs only the time to compute it again.
     pub fn store(&self, hash: &blake3::Hash, data: &[u8]) {
+        if let Err(error) = self.make(hash, |mut file| file.write_all(data).map(|()| true)) {
+            tracing::debug!(%error, "outboard not kept");
+        }
+    }
+
+    /// Keeps the outboard that `write` writes, when that says that it is one; gives what it says.
+    ///
+    /// # Errors
+    /// When it cannot be written or kept.
+    pub(super) fn make(&self, hash: &blake3::Hash, write: impl FnOnce(&File) -> io::Result<bool>) -> io::Result<bool> {
         let path = self.path(hash);
         let temp =
             self.dir.join(format!("{TEMP_PREFIX}{}-{}", std::process::id(), self.temp.fetch_add(1, Ordering::Relaxed)));
-        let write = || {
+        let made = || {
             fs::create_dir_all(path.parent().unwrap_or(&self.dir))?;
-            File::create(&temp)?.write_all(data)?;
-            fs::rename(&temp, &path)
+            let good = write(&File::create(&temp)?)?;
+            if good {
+                fs::rename(&temp, &path)?;
+            }
+            Ok(good)
         };
-        if let Err(error) = write() {
-            tracing::debug!(%error, "outboard not kept");
+        let made = made();
+        if !matches!(made, Ok(true)) {
             let _ = fs::remove_file(temp);
         }
+        made
     }
 
     /// Forgets the outboard of a blob.

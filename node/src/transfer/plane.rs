@@ -3,7 +3,8 @@
 use super::{
     BlobSource, Members, Outboards, PIECE_BYTES,
     doubts::Doubts,
-    serve::{self, At, ServeError},
+    preparing::Preparations,
+    serve::{self, At, Proofs, ServeError},
     transport::{Common, DataTransport, QuicTransport, Quota, Server, TcpTransport},
     wire::{Refusal, Wanted},
 };
@@ -64,13 +65,22 @@ pub struct DataPlane {
     pub(super) quic: Arc<dyn DataTransport>,
     pub(super) tcp: Arc<dyn DataTransport>,
     pub(super) doubts: Arc<Doubts>,
-    outboards: Arc<Outboards>,
+    /// How long a source may prepare a blob without getting on with it.
+    pub(super) preparing_max: Duration,
+    preparations: Arc<Preparations>,
+    patience: Duration,
 }
+
+/// Part of the time that a peer may move nothing, for which a request waits for a blob that is being prepared.
+const PATIENCE_PART: u32 = 4;
+/// How many times as long as it may move nothing a source may be no further with a blob that it prepares.
+const PREPARING_TIMES: u32 = 3;
 
 struct Answering {
     members: Arc<dyn Members>,
     source: Arc<dyn BlobSource>,
-    outboards: Arc<Outboards>,
+    preparations: Arc<Preparations>,
+    patience: Duration,
 }
 
 impl Server for Answering {
@@ -86,7 +96,8 @@ impl Server for Answering {
         out: &mut dyn Write,
     ) -> Result<(), ServeError> {
         let mut out = WhileAdmitted { out, unchecked: 0, admitted: true, admits: &|| self.admits(device) };
-        match serve::respond((&*self.source, device), &self.outboards, quota, request, &mut out) {
+        let proofs = Proofs { preparations: &self.preparations, patience: self.patience };
+        match serve::respond((&*self.source, device), &proofs, quota, request, &mut out) {
             Err(ServeError::Gone) if !out.admitted => Err(ServeError::Refused(Refusal::Permission, At::First)),
             done => done,
         }
@@ -132,14 +143,15 @@ impl DataPlane {
     ) -> Result<Self, PlaneError> {
         let outboards = Outboards::open(config.outboards.clone())
             .map_err(|source| PlaneError::Outboards { path: config.outboards, source })?;
-        let outboards = Arc::new(outboards);
-        let server = Arc::new(Answering { members, source, outboards: outboards.clone() });
+        let (preparations, patience) = (Arc::new(Preparations::new(outboards.into())), config.stall / PATIENCE_PART);
+        let server = Arc::new(Answering { members, source, preparations: preparations.clone(), patience });
+        let preparing_max = config.stall * PREPARING_TIMES;
         let runtime = tokio::runtime::Handle::current();
         let common = Common { signing, server, runtime, quotas: Arc::default(), stall: config.stall };
         let quic = QuicTransport::bind(config.quic, common.clone())?;
         // A half plane must not go on serving.
         let tcp = TcpTransport::bind(config.tcp, common).inspect_err(|_| quic.close())?;
-        Ok(Self { quic, tcp, doubts: Arc::default(), outboards })
+        Ok(Self { quic, tcp, doubts: Arc::default(), preparing_max, preparations, patience })
     }
 
     /// Where QUIC listens.
@@ -154,13 +166,18 @@ impl DataPlane {
 
     /// The kept outboards.
     pub fn outboards(&self) -> &Outboards {
-        &self.outboards
+        self.preparations.outboards()
+    }
+
+    pub(super) fn proofs(&self) -> Proofs<'_> {
+        Proofs { preparations: &self.preparations, patience: self.patience }
     }
 
     /// Stops serving and closes all connections.
     pub fn close(&self) {
         self.quic.close();
         self.tcp.close();
+        self.preparations.stop();
     }
 }
 

@@ -1,5 +1,6 @@
 //! The data plane over real sockets on loopback.
 
+mod distant;
 mod hostile;
 
 use super::*;
@@ -35,7 +36,7 @@ impl Files {
         fs::write(path, bytes).unwrap();
         let stamp = Some(FileStamp::of(&fs::metadata(path).unwrap()));
         let hash = *blake3::hash(bytes).as_bytes();
-        let blob = Blob { path: path.to_owned(), size: bytes.len() as u64, stamp };
+        let blob = Blob::file(path.to_owned(), bytes.len() as u64, stamp);
         self.blobs.lock().unwrap().insert(hash, blob);
         Item { hash, size: bytes.len() as u64, partial: PathBuf::new(), sources: Vec::new() }
     }

@@ -33,7 +33,13 @@ pub(super) enum Refusal {
     NotFound,
     /// The blob was here; the file does not match it any more.
     Changed,
+    /// The blob is read through, to be proven: it can be asked for again. So many millionths of it were read.
+    Preparing(u32),
 }
+
+/// Codes from here to a million more say how far a blob was read.
+const PREPARING: u32 = 1_000_000;
+const PARTS: u32 = 1_000_000;
 
 impl Refusal {
     pub(super) const fn code(self) -> u32 {
@@ -43,15 +49,24 @@ impl Refusal {
             Self::Internal => 3,
             Self::NotFound => 16,
             Self::Changed => 17,
+            Self::Preparing(parts) => PREPARING + if parts < PARTS { parts } else { PARTS },
         }
     }
 
+    /// How many millionths were read of a blob that is being prepared.
+    pub(super) fn parts_prepared(code: u64) -> Option<u32> {
+        let parts = u32::try_from(code).ok()?.checked_sub(PREPARING)?;
+        (parts <= PARTS).then_some(parts)
+    }
+
     /// What a code means for a fetch.
-    pub(super) const fn reason(code: u64) -> Reason {
+    pub(super) fn reason(code: u64) -> Reason {
         match code {
             1 => Reason::Refused,
             16 => Reason::NotThere,
             17 => Reason::Damaged,
+            // It was asked for again until it got no further.
+            code if Self::parts_prepared(code).is_some() => Reason::Stalled,
             _ => Reason::Broken,
         }
     }

@@ -198,6 +198,10 @@ pub struct PutView {
     pub bytes: u64,
     /// The same file stood there before.
     pub already: bool,
+    /// Waits for the location's device to return.
+    pub queued: bool,
+    /// Name of the location of this device that has it, too, since the one that was named is kept by another device.
+    pub kept_at: Option<String>,
 }
 
 /// What a scan found.

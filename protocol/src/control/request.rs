@@ -234,7 +234,8 @@ pub struct PutRequest {
     /// Absolute paths of files and folders; empty for a stream.
     #[serde(default)]
     pub sources: Vec<String>,
-    /// Name or id of a location of this device [default: as `location default` says].
+    /// Name or id of a location [default: as `location default` says]. What goes to one of another device is stored at the default
+    /// of this one first.
     pub location: Option<String>,
     /// Path there; of several sources, and when it ends in `/`, the folder that they go into.
     pub path: Option<String>,

@@ -7,19 +7,21 @@ use crate::{
     node::now,
     storage::{
         ObjectKey, ProfileSpec, ProviderConfig, PutMode, StorageError, StorageErrorKind, StorageProvider,
-        layers::{Cache, CacheLimits, Layers},
+        layers::{Cache, CacheLimits, KeptLong, Layers},
         object_key,
         upload::Journal,
     },
-    transfer::Blob,
+    transfer::{Blob, Distant, Held, Keep},
 };
+use bytes::Bytes;
 use larder_protocol::{
     id::{ChunkId, DeviceId, LocationId},
     record::{GatewayState, Profile, Storage, StorageUsage},
     time::Timestamp,
 };
-use std::{sync::Arc, time::Duration};
+use std::{io, ops::Range, sync::Arc, time::Duration};
 use tokio::{
+    runtime::Handle,
     sync::{Notify, Semaphore, watch},
     time::timeout,
 };
@@ -33,9 +35,14 @@ const PROOF_TIME: Duration = Duration::from_secs(20);
 const SERVE_TIME: Duration = Duration::from_secs(60);
 /// Objects that are brought for other devices at a time; bounds threads and memory that one cloud takes.
 const SERVED_AT_ONCE: usize = 8;
-/// What the cache of one location holds at most. Only unsplit contents make longer objects; these are kept as files, too, and
-/// those that are longer than all of it only this device reads.
-const CACHE: CacheLimits = CacheLimits { bytes_max: 1 << 30, object_max: 65 << 20 };
+/// Objects up to this length are brought whole. Only unsplit contents make longer ones: these are read in ranges, and kept where
+/// they fit when they are read through.
+const WHOLE_BYTES_MAX: u64 = 65 << 20;
+
+/// What the cache of one location keeps, when it keeps so many bytes at most.
+fn limits(bytes_max: u64) -> CacheLimits {
+    CacheLimits { bytes_max, object_max: WHOLE_BYTES_MAX.min(bytes_max) }
+}
 
 /// What the catalog says of a cloud location: all that is needed to open it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,6 +126,8 @@ impl Standing {
 pub(crate) struct Cloud {
     pub(crate) id: LocationId,
     pub(crate) described: Described,
+    limits: CacheLimits,
+    runtime: Handle,
     /// The vault's count of changes when it was opened.
     pub(super) generation: u64,
     /// With all layers, the cache outermost.
@@ -135,9 +144,9 @@ impl Cloud {
     /// Opens a location. One that cannot be opened is kept with the reason. Blocks on files and the vault, never on the
     /// network.
     pub(crate) fn open(clouds: &Clouds, described: Described, generation: u64) -> Arc<Self> {
-        let cache = clouds.cache.join(described.id.to_string());
+        let (cache, limits) = (clouds.cache.join(described.id.to_string()), limits(clouds.cache_bytes_max));
         let storage = clouds.storage(&described).and_then(|storage| Layers::default().around(storage));
-        let storage = storage.and_then(|storage| Cache::open(storage, cache, CACHE)).map(Arc::new);
+        let storage = storage.and_then(|storage| Cache::open(storage, cache, limits)).map(Arc::new);
         let standing = match &storage {
             Ok(_) => Standing { state: None, seen: now(), why: String::new(), usage: None },
             Err(error) => Standing::failed(error),
@@ -146,6 +155,8 @@ impl Cloud {
         Arc::new(Self {
             id: described.id,
             described,
+            limits,
+            runtime: clouds.runtime.clone(),
             generation,
             storage,
             journal,
@@ -216,23 +227,91 @@ impl Cloud {
         }
     }
 
-    /// A file with an object, by way of the cache.
-    pub(crate) async fn bring(&self, id: ChunkId) -> Option<Blob> {
+    /// An object: a file by way of the cache, or what gives ranges of a long one.
+    pub(crate) async fn bring(self: &Arc<Self>, id: ChunkId) -> Option<Blob> {
         if !self.may_be_there() {
             return None;
         }
-        let cache = self.storage.clone().ok()?;
-        let key = object_key(&id);
-        let _turn = timeout(SERVE_TIME, self.serving.acquire()).await.ok()?.ok()?;
-        let size = timeout(SERVE_TIME, cache.size(&key, &id)).await.ok()?;
-        let brought = match size {
-            // Each piece of a long one has a time of its own.
-            Ok(size) if size > CACHE.object_max => cache.file(&key, id, size).await,
-            Ok(_) => timeout(SERVE_TIME, cache.file(&key, id, 0)).await.ok()?,
-            Err(error) => Err(error),
+        let brought = async {
+            let cache = self.storage.clone()?;
+            let _turn = self.serving.acquire().await;
+            let key = object_key(&id);
+            let size = cache.size(&key, &id).await?;
+            if size <= self.limits.object_max {
+                let (path, size) = cache.file(&key, id).await?;
+                return Ok(Blob::file(path, size, None));
+            }
+            if let Some(path) = cache.long_file(id, size).await? {
+                return Ok(Blob::file(path, size, None));
+            }
+            let long = LongObject { cloud: self.clone(), cache, key, id, size };
+            Ok(Blob { held: Held::Distant(Arc::new(long)), size })
         };
-        let (path, size) = brought.inspect_err(|error| self.failed(error)).ok()?;
-        Some(Blob { path, size, stamp: None })
+        let late = |_| StorageError::new("cloud", StorageErrorKind::TimedOut, "no answer in time");
+        let brought = timeout(SERVE_TIME, brought).await.unwrap_or_else(|elapsed| Err(late(elapsed)));
+        let failed = |error: &StorageError| {
+            if error.kind != StorageErrorKind::NotFound {
+                tracing::info!(location = %self.id, %error, "an object cannot be given");
+            }
+            self.failed(error);
+        };
+        brought.inspect_err(failed).ok()
+    }
+}
+
+/// An object of a cloud that is read in ranges.
+struct LongObject {
+    cloud: Arc<Cloud>,
+    cache: Arc<Cache>,
+    key: ObjectKey,
+    id: ChunkId,
+    size: u64,
+}
+
+impl LongObject {
+    async fn range(&self, range: Range<u64>) -> io::Result<Bytes> {
+        let reading = async {
+            let _turn = self.cloud.serving.acquire().await.map_err(io::Error::other)?;
+            let read = self.cache.long_range(&self.key, self.id, self.size, range).await;
+            read.map_err(|error| {
+                self.cloud.failed(&error);
+                // An object that ends too soon is another one.
+                let kind = if error.kind == StorageErrorKind::Damaged {
+                    io::ErrorKind::UnexpectedEof
+                } else {
+                    io::ErrorKind::Other
+                };
+                io::Error::new(kind, error)
+            })
+        };
+        tokio::select! {
+            read = timeout(SERVE_TIME, reading) => read?,
+            () = self.cloud.closed.cancelled() => Err(io::ErrorKind::ConnectionAborted.into()),
+        }
+    }
+}
+
+impl Distant for LongObject {
+    fn location(&self) -> LocationId {
+        self.cloud.id
+    }
+
+    fn read(&self, range: Range<u64>) -> io::Result<Bytes> {
+        self.cloud.runtime.block_on(self.range(range))
+    }
+
+    fn keep(&self) -> Option<Box<dyn Keep>> {
+        Some(Box::new(self.cache.keep_long(self.id, self.size)?))
+    }
+}
+
+impl Keep for KeptLong {
+    fn take(&mut self, bytes: &[u8]) {
+        Self::take(self, bytes);
+    }
+
+    fn proven(self: Box<Self>) {
+        Self::proven(*self);
     }
 }
 

@@ -36,6 +36,8 @@ pub(crate) struct Clouds {
     registry: Arc<Registry>,
     vault: Vault,
     cache: PathBuf,
+    /// Most bytes that are kept of each location.
+    cache_bytes_max: u64,
     uploads: PathBuf,
     clouds: RwLock<BTreeMap<LocationId, Arc<Cloud>>>,
     desks: Mutex<BTreeMap<LocationId, Arc<tokio::sync::Mutex<()>>>>,
@@ -47,12 +49,13 @@ pub(crate) struct Clouds {
 }
 
 impl Clouds {
-    /// None yet. Must be called inside a tokio runtime.
-    pub(crate) fn new(home: &Home, registry: Arc<Registry>, vault: Vault) -> Self {
+    /// None yet; of each at most `cache_bytes_max` are kept here. Must be called inside a tokio runtime.
+    pub(crate) fn new(home: &Home, registry: Arc<Registry>, vault: Vault, cache_bytes_max: u64) -> Self {
         Self {
             registry,
             vault,
             cache: home.cache().join("clouds"),
+            cache_bytes_max,
             uploads: home.cache().join("uploads"),
             clouds: RwLock::default(),
             desks: Mutex::default(),
@@ -132,13 +135,19 @@ impl Clouds {
         })
     }
 
-    /// A file with an object that one of the clouds holds: brought, checked against its name, and kept for a while. Blocks, but
-    /// never on a cloud that is known not to answer. Only clouds that `may_read` allows are asked.
-    pub(crate) fn fetch(&self, hash: &[u8; 32], may_read: &dyn Fn(&LocationId) -> bool) -> Option<Blob> {
+    /// An object that one of the clouds holds: brought, checked against its name, and kept for a while; or, when it is long, what
+    /// gives ranges of it, of each cloud. Blocks, but never on a cloud that is known not to answer. Only clouds that `may_read`
+    /// allows are asked.
+    pub(crate) fn fetch(&self, hash: &[u8; 32], may_read: &dyn Fn(&LocationId) -> bool) -> Vec<Blob> {
         let id = ChunkId::new(*hash);
-        self.all()
-            .into_iter()
-            .filter(|cloud| may_read(&cloud.id))
-            .find_map(|cloud| self.runtime.block_on(cloud.bring(id)))
+        let mut blobs = Vec::new();
+        for cloud in self.all().into_iter().filter(|cloud| may_read(&cloud.id)) {
+            let Some(blob) = self.runtime.block_on(cloud.bring(id)) else { continue };
+            if blob.path().is_some() {
+                return vec![blob];
+            }
+            blobs.push(blob);
+        }
+        blobs
     }
 }

@@ -14,21 +14,20 @@ use std::{
     fs,
     io::{self, Write},
     ops::Range,
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 /// Fetches of the same object wait for each other; this many groups of objects are told apart.
 const LANES: usize = 64;
-/// Bytes of a long object that are in memory at a time.
-const PIECE_BYTES: u64 = 8 << 20;
 
 /// How much is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CacheLimits {
     /// Most bytes of all.
     pub bytes_max: u64,
-    /// Most bytes of one object; of a longer one, ranges pass through.
+    /// Most bytes of one object; of a longer one, ranges pass through unless it was read through once.
     pub object_max: u64,
 }
 
@@ -79,19 +78,53 @@ impl Kept {
     }
 }
 
+/// A long object that is taken in while it is read through. When it is dropped before it was [`proven`](Self::proven), nothing
+/// is kept.
+pub struct KeptLong {
+    shelf: Arc<Shelf>,
+    /// `None` once it failed.
+    file: Option<fs::File>,
+    temp: PathBuf,
+    id: ChunkId,
+    size: u64,
+}
+
+impl KeptLong {
+    /// Takes the next bytes. Blocks.
+    pub fn take(&mut self, bytes: &[u8]) {
+        let written = self.file.as_mut().map(|file| file.write_all(bytes));
+        if !matches!(written, Some(Ok(()))) {
+            self.file = None;
+        }
+    }
+
+    /// What was taken is the object. Blocks.
+    pub fn proven(mut self) {
+        if self.file.take().is_some() && self.shelf.take_in(&self.temp, self.id, self.size).is_ok() {
+            self.shelf.whole().insert(self.id);
+        }
+    }
+}
+
+impl Drop for KeptLong {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.temp);
+    }
+}
+
 /// A storage whose objects are kept when they are read.
 pub struct Cache {
     inner: Arc<dyn StorageProvider>,
     shelf: Arc<Shelf>,
     lanes: Vec<tokio::sync::Mutex<()>>,
-    /// Objects longer than one may be that are kept as files, checked by this process. Held while one is brought.
-    long: tokio::sync::Mutex<BTreeSet<ChunkId>>,
 }
 
 struct Shelf {
     folder: PathBuf,
     limits: CacheLimits,
     kept: Mutex<Kept>,
+    /// Long objects that are kept and were checked by this process.
+    whole: Mutex<BTreeSet<ChunkId>>,
 }
 
 impl Shelf {
@@ -122,22 +155,39 @@ impl Shelf {
         self.with(|kept| kept.objects.get(id).map(|(len, _)| *len))
     }
 
-    /// Whether a long object is here; it is read through unless this process `knows` that it is whole.
-    fn stands(&self, id: &ChunkId, size: u64, knows: bool) -> bool {
+    fn whole(&self) -> MutexGuard<'_, BTreeSet<ChunkId>> {
+        self.whole.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a long object is here; it is read through unless this process knows that it is whole.
+    fn stands(&self, id: &ChunkId, size: u64) -> bool {
         let path = self.path(id);
         if self.size(id) != Some(size) || fs::metadata(&path).map_or(true, |meta| meta.len() != size) {
+            self.whole().remove(id);
             return false;
         }
         let mut hasher = blake3::Hasher::new();
+        let knows = self.whole().contains(id);
         let whole = knows
             || (fs::File::open(&path).and_then(|file| hasher.update_reader(file).map(drop)).is_ok()
                 && hasher.finalize().as_bytes() == id.as_bytes());
         if whole {
+            self.whole().insert(*id);
             self.with(|kept| kept.touch(*id, size));
         } else {
             self.forget(id);
         }
         whole
+    }
+
+    /// A range of a long object that is kept.
+    fn long_range(&self, id: &ChunkId, size: u64, start: u64, len: u64) -> Option<Bytes> {
+        if !self.stands(id, size) {
+            return None;
+        }
+        let mut bytes = vec![0; usize::try_from(len).ok()?];
+        fs::File::open(self.path(id)).ok()?.read_exact_at(&mut bytes, start).ok()?;
+        Some(bytes.into())
     }
 
     /// Gives a checked file its name, and makes room.
@@ -152,6 +202,7 @@ impl Shelf {
     }
 
     fn forget(&self, id: &ChunkId) {
+        self.whole().remove(id);
         self.with(|kept| kept.remove(id));
         let _ = fs::remove_file(self.path(id));
     }
@@ -198,15 +249,10 @@ impl Cache {
     /// [`StorageError`] when the folder cannot be used.
     pub fn open(inner: Arc<dyn StorageProvider>, folder: PathBuf, limits: CacheLimits) -> Result<Self, StorageError> {
         let kept = kept_before(&folder).map_err(|error| StorageError::io(inner.name(), error))?;
-        let shelf = Arc::new(Shelf { folder, limits, kept: Mutex::new(kept) });
+        let shelf = Arc::new(Shelf { folder, limits, kept: Mutex::new(kept), whole: Mutex::default() });
         let gone = shelf.with(|kept| kept.surplus(limits.bytes_max));
         gone.iter().for_each(|id| drop(fs::remove_file(shelf.path(id))));
-        Ok(Self {
-            inner,
-            shelf,
-            lanes: (0..LANES).map(|_| tokio::sync::Mutex::default()).collect(),
-            long: tokio::sync::Mutex::default(),
-        })
+        Ok(Self { inner, shelf, lanes: (0..LANES).map(|_| tokio::sync::Mutex::default()).collect() })
     }
 
     /// Bytes that are kept now.
@@ -228,56 +274,55 @@ impl Cache {
         })
     }
 
-    /// A file with an object and its length, checked. One longer than [`CacheLimits::object_max`] comes in pieces and never
-    /// is in memory; `size` is its length by [`size`](Self::size).
+    /// A file with an object that is not longer than [`CacheLimits::object_max`], and its length; checked.
     ///
     /// # Errors
-    /// [`StorageError`]; [`StorageErrorKind::Full`] when it is longer than all that may be kept.
-    pub async fn file(&self, key: &ObjectKey, id: ChunkId, size: u64) -> Result<(PathBuf, u64), StorageError> {
-        if size <= self.shelf.limits.object_max {
-            let bytes = self.read(key, id, None).await?;
-            return Ok((self.shelf.path(&id), bytes.len() as u64));
-        }
-        let mut long = self.long.lock().await;
-        let known = long.contains(&id);
-        let stands = self.blocking(move |shelf| shelf.stands(&id, size, known)).await?;
-        if !stands {
-            long.remove(&id);
-            self.bring(key, id, size).await?;
-        }
-        long.insert(id);
-        Ok((self.shelf.path(&id), size))
+    /// [`StorageError`].
+    pub async fn file(&self, key: &ObjectKey, id: ChunkId) -> Result<(PathBuf, u64), StorageError> {
+        let bytes = self.read(key, id, None).await?;
+        Ok((self.shelf.path(&id), bytes.len() as u64))
     }
 
-    async fn bring(&self, key: &ObjectKey, id: ChunkId, size: u64) -> Result<(), StorageError> {
-        let failed = |kind, detail: String| StorageError::new(self.inner.name(), kind, detail);
+    /// The file with an object that is longer, if it was kept; checked once by each process.
+    ///
+    /// # Errors
+    /// When that fails for reasons of its own.
+    pub async fn long_file(&self, id: ChunkId, size: u64) -> Result<Option<PathBuf>, StorageError> {
+        self.blocking(move |shelf| shelf.stands(&id, size).then(|| shelf.path(&id))).await
+    }
+
+    /// A range of an object that is longer: from here if it was kept, else as the storage has it, unchecked.
+    ///
+    /// # Errors
+    /// [`StorageError`]; [`StorageErrorKind::Damaged`] when the object ends before the range does.
+    pub async fn long_range(
+        &self,
+        key: &ObjectKey,
+        id: ChunkId,
+        size: u64,
+        range: Range<u64>,
+    ) -> Result<Bytes, StorageError> {
+        let (start, len) = (range.start, range.end.saturating_sub(range.start));
+        let kept = self.blocking(move |shelf| shelf.long_range(&id, size, start, len)).await?;
+        if let Some(bytes) = kept {
+            return Ok(bytes);
+        }
+        let bytes = self.inner.get_range(key, Some(range)).await?;
+        if bytes.len() as u64 == len {
+            return Ok(bytes);
+        }
+        let detail = format!("{key} has another length");
+        Err(StorageError::new(self.inner.name(), StorageErrorKind::Damaged, detail))
+    }
+
+    /// Takes an object that is longer while it is read through; `None` when it is longer than all that may be kept. Blocks.
+    pub fn keep_long(&self, id: ChunkId, size: u64) -> Option<KeptLong> {
         if size > self.shelf.limits.bytes_max {
-            let detail = format!("{key} has {size} bytes, more than are kept here");
-            return Err(failed(StorageErrorKind::Full, detail));
+            return None;
         }
-        let io = |error| StorageError::io(self.inner.name(), error);
         let temp = self.shelf.folder.join(format!("{id}.new"));
-        let creating = temp.clone();
-        let mut file = self.blocking(move |_| fs::File::create(creating)).await?.map_err(io)?;
-        let mut hasher = blake3::Hasher::new();
-        let mut start = 0;
-        while start < size {
-            let end = (start + PIECE_BYTES).min(size);
-            let bytes = self.inner.get_range(key, Some(start..end)).await?;
-            if bytes.len() as u64 != end - start {
-                return Err(failed(StorageErrorKind::Damaged, format!("{key} has another length")));
-            }
-            let written = self.blocking(move |_| {
-                hasher.update_rayon(&bytes);
-                file.write_all(&bytes).map(|()| (file, hasher))
-            });
-            (file, hasher) = written.await?.map_err(io)?;
-            start = end;
-        }
-        if hasher.finalize().as_bytes() != id.as_bytes() {
-            return Err(failed(StorageErrorKind::Damaged, format!("{key} is not what its name says")));
-        }
-        self.blocking(move |shelf| shelf.take_in(&temp, id, size)).await?.map_err(io)
+        let file = fs::File::create(&temp).ok()?;
+        Some(KeptLong { shelf: self.shelf.clone(), file: Some(file), temp, id, size })
     }
 
     async fn blocking<T: Send + 'static>(
@@ -316,6 +361,13 @@ impl Cache {
             Some(lane) => Some(lane.lock().await),
             None => None,
         };
+        if let Some(size) = self.shelf.size(&id).filter(|size| *size > self.shelf.limits.object_max) {
+            // A long one never is in memory.
+            return match range {
+                Some(range) => self.long_range(key, id, size, range).await,
+                None => self.inner.get_range(key, None).await,
+            };
+        }
         let whole = match self.blocking(move |shelf| shelf.take(&id)).await? {
             Some(whole) => whole,
             None => {

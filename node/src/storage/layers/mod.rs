@@ -14,7 +14,7 @@ mod retry;
 mod timeout;
 
 pub use bandwidth::{Bandwidth, Rates};
-pub use cache::{Cache, CacheLimits};
+pub use cache::{Cache, CacheLimits, KeptLong};
 pub use concurrency::Concurrency;
 pub use layered::{Answer, Around, Call, Layered, Op};
 pub use retry::{Retries, RetryPolicy};

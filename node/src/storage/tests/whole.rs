@@ -184,7 +184,7 @@ async fn what_is_too_large_is_refused_before_anything_is_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cache_keeps_long_objects_as_files_and_checks_them() {
+async fn a_cache_keeps_long_objects_that_are_read_through_and_checks_them() {
     let size = 20 << 20;
     let (file, id) = sparse(size);
     let storage = Storage::new();
@@ -194,23 +194,31 @@ async fn a_cache_keeps_long_objects_as_files_and_checks_them() {
     let open = || Cache::open(storage.measured.clone(), folder.path().to_owned(), limits).unwrap();
     let (cache, key) = (open(), object_key(&chunk));
     assert_eq!(cache.size(&key, &chunk).await.unwrap(), size);
-    let (path, len) = cache.file(&key, chunk, size).await.unwrap();
-    assert_eq!((len, cache.bytes()), (size, size));
-    assert!(std::fs::read(&path).unwrap() == at(&file, &(0..size)));
-    assert!(storage.most.load(Ordering::Relaxed) <= 10 << 20);
-    // Once it is here the storage is not asked, and a new process checks it.
+    let range = 5 << 20..6 << 20;
+    assert!(cache.long_range(&key, chunk, size, range.clone()).await.unwrap() == at(&file, &range));
+    assert_eq!(cache.long_file(chunk, size).await.unwrap(), None, "ranges pass through");
+    let all = at(&file, &(0..size));
+    // What is given up leaves nothing.
+    let mut keep = cache.keep_long(chunk, size).unwrap();
+    keep.take(&all[..9 << 20]);
+    drop(keep);
+    assert_eq!((cache.bytes(), std::fs::read_dir(folder.path()).unwrap().count()), (0, 0));
+    let mut keep = cache.keep_long(chunk, size).unwrap();
+    all.chunks(3 << 20).for_each(|bytes| keep.take(bytes));
+    keep.proven();
+    let path = cache.long_file(chunk, size).await.unwrap().unwrap();
+    assert!(cache.bytes() == size && std::fs::read(&path).unwrap() == all);
+    // Once it is here the storage is not asked.
     let object = storage.disk.local_path(&key).unwrap();
-    let kept = std::fs::read(&object).unwrap();
     std::fs::remove_file(&object).unwrap();
-    cache.file(&key, chunk, size).await.unwrap();
+    assert_eq!(cache.size(&key, &chunk).await.unwrap(), size);
+    assert!(cache.long_range(&key, chunk, size, range.clone()).await.unwrap() == at(&file, &range));
+    assert!(cache.get_range(&key, Some(range.clone())).await.unwrap() == at(&file, &range));
+    assert!(storage.most.load(Ordering::Relaxed) <= 10 << 20);
+    // A new process checks it.
+    assert_eq!(open().long_file(chunk, size).await.unwrap().as_ref(), Some(&path));
     File::options().write(true).open(&path).unwrap().write_all_at(b"spoilt", 1 << 20).unwrap();
-    assert!(open().file(&key, chunk, size).await.is_err());
-    std::fs::write(&object, kept).unwrap();
-    open().file(&key, chunk, size).await.unwrap();
-    assert!(std::fs::read(&path).unwrap() == at(&file, &(0..size)));
-    // Another one that is not what its name says, and one that is longer than all that may be kept.
-    std::fs::write(&object, vec![1; size as usize]).unwrap();
-    std::fs::remove_file(&path).unwrap();
-    assert!(cache.file(&key, chunk, size).await.is_err());
-    assert!(cache.file(&object_key(&ChunkId::new([1; 32])), ChunkId::new([1; 32]), 65 << 20).await.is_err());
+    assert_eq!(open().long_file(chunk, size).await.unwrap(), None);
+    assert!(!path.exists() && open().keep_long(chunk, (64 << 20) + 1).is_none(), "longer than all that may be kept");
+    assert!(cache.long_range(&key, chunk, size, range).await.is_err(), "neither here nor there");
 }

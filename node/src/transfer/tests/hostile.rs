@@ -475,13 +475,15 @@ fn blobs_beyond_the_quota_are_streamed() {
     let bytes = noise(100_000);
     let item = files.add(&dir.path().join("file"), &bytes);
     let outboards = Outboards::open(dir.path().join("outboards")).unwrap();
+    let preparations = &preparing::Preparations::new(outboards.into());
+    let proofs = serve::Proofs { preparations, patience: Duration::ZERO };
     let quotas = super::super::transport::Quotas::default();
     let device = DeviceId::new([1; 32]);
     let quota = quotas.of(&device);
     let wanted = vec![(item.hash.into(), bao_tree::ChunkRanges::all())];
     let answer = || {
         let mut out = Vec::new();
-        super::super::serve::respond((&files, &device), &outboards, &quota, &wanted, &mut out).unwrap();
+        serve::respond((&files, &device), &proofs, &quota, &wanted, &mut out).unwrap();
         out
     };
     let whole = answer();

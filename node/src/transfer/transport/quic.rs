@@ -160,10 +160,14 @@ impl DataTransport for QuicTransport {
             let (mut send, recv) = timeout(stall, connection.open_bi()).await??;
             timeout(stall, send.write_all(&request)).await??;
             send.finish().map_err(io::Error::other)?;
-            let (pieces, receiver) = mpsc::channel(PIECES_MAX);
+            let (pieces, mut receiver) = mpsc::channel(PIECES_MAX);
             tokio::spawn(forward(recv, pieces));
             let runtime = self.common.runtime.clone();
-            let (pieces, current, pace) = (Vec::new().into_iter(), Bytes::new(), Pace::steady(stall));
+            let (mut pace, began) = (Pace::steady(stall), Instant::now());
+            // A refusal is known before anybody reads.
+            let first: Vec<Bytes> = timeout(stall, receiver.recv()).await?.transpose()?.unwrap_or_default();
+            pace.note(began.elapsed(), first.iter().map(Bytes::len).sum());
+            let (pieces, current) = (first.into_iter(), Bytes::new());
             Ok(Box::new(Response { runtime, receiver, pieces, current, pace, cancel }) as Box<dyn Read + Send>)
         })
     }
