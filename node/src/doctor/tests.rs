@@ -21,7 +21,7 @@ fn founded() -> (TempDir, Home) {
     let home = Home::under(&dir.path().join("home"));
     setup::init(&home, "laptop", "home").unwrap();
     let Belongings { settings, members, identity, .. } = Belongings::load(&home).unwrap();
-    let (catalog, _) = Catalog::open(&home.catalog(), identity, catalog_options(&settings, &members)).unwrap();
+    let (catalog, _) = Catalog::open(home.catalog(), identity, catalog_options(&settings, &members)).unwrap();
     let device = Device { name: Name::new("laptop").unwrap(), control: List::default(), data: List::default() };
     catalog.append(vec![device.into()], Vec::new(), now()).unwrap();
     (dir, home)
