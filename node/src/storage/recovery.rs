@@ -7,7 +7,8 @@
 //! used.
 //!
 //! A page counts when it was made by the device whose desk it lies on, and that is a member that may write. One of a device
-//! that was removed, or may not write any more, counts when its index names these very bytes; one of anybody else never does.
+//! that was removed, or may not write any more, counts when its index names these very bytes, or when it is newer than its
+//! index: a crash may have come between the two, and names from before stand on that page. One of anybody else never counts.
 //!
 //! Not told: that a desk was put back to an older state as a whole.
 
@@ -208,8 +209,9 @@ impl Recovery {
         if !self.belonged(&author) {
             return Err("is signed by a stranger".to_owned());
         }
-        if !self.writes(&author) && mark.is_none_or(|mark| mark.object != chunk_id(object)) {
-            return Err("is signed by a device that may not write any more".to_owned());
+        let replaced = |mark: &PageMark| page.generation <= mark.generation && mark.object != chunk_id(object);
+        if !self.writes(&author) && mark.is_some_and(replaced) {
+            return Err("is other than its index says, and its device may not write any more".to_owned());
         }
         let belongs = |entry: &SnapshotEntry| page_of(&page.location, &entry.path) == number;
         let is_here = *location.get_or_insert(page.location) == page.location;

@@ -29,6 +29,7 @@ proptest! {
     #[test]
     fn what_was_told_is_durable_is_in_the_union(
         names in prop::collection::vec(1usize..5, 3),
+        removed in any::<bool>(),
         turns in prop::collection::vec((0usize..3, 0u8..12), 0..120),
     ) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
@@ -60,6 +61,10 @@ proptest! {
             })
         };
         run_in_turns(3, turns, work);
+        if removed {
+            vault.remove(&gateways[2]);
+            now(vault.told_by(&gateways[0], &vault.log));
+        }
         let (found, problems) = now(vault.recovered());
         let found: BTreeSet<String> = found.into_iter().collect();
         let told = told.borrow();
