@@ -661,7 +661,7 @@ pub(crate) struct RebuildArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArgs {
-    /// Compare a large catalog with its log too; the node must be stopped.
+    /// Read all of a large catalog and a vault too; the node must be stopped.
     #[arg(long)]
     pub(crate) full: bool,
 }

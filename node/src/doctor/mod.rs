@@ -25,7 +25,8 @@ pub struct Examined {
     pub node_runs: bool,
 }
 
-/// Looks over a home. With `full` a catalog of any size is compared with its log; else one whose log is not too long.
+/// Looks over a home. With `full` a catalog of any size is compared with its log; else one whose log is not too long; and
+/// every object that this device keeps as a vault is read, while no node runs.
 ///
 /// # Errors
 /// [`ErrorKind::NotInitialised`](larder_protocol::control::ErrorKind::NotInitialised) when the home belongs to no group.
@@ -37,7 +38,6 @@ pub fn examine(home: &Home, full: bool) -> Result<Examined, ControlError> {
     files::permissions(home, &mut findings);
     files::left_over(home, &mut findings);
     files::room(&home.catalog(), &mut findings);
-    let settings = crate::config::Settings::load(&home.config_file()).unwrap_or_default();
     // Held to the end, so that no node starts meanwhile.
     let lock = home.claim();
     if lock.is_some() {
@@ -48,6 +48,7 @@ pub fn examine(home: &Home, full: bool) -> Result<Examined, ControlError> {
             Err(error) => findings.push(why_unusable(home, &error)),
         }
     }
+    let settings = crate::config::Settings::load(&home.config_file()).unwrap_or_default();
     shelves::examine(home, settings.vault.space(), full && lock.is_some(), &mut findings);
     findings.sort();
     findings.dedup();
