@@ -21,7 +21,7 @@ pub(crate) async fn run(context: &Context, args: PutArgs) -> Outcome {
         context.show(&view, |view| {
             let kept = view.kept_at.as_deref().map(render::escape).unwrap_or_default();
             let how = match (view.queued, view.already) {
-                (true, _) => format!("queued until its device returns; kept at '{kept}' until then and after"),
+                (true, _) => format!("queued until its device returns; kept at '{kept}'"),
                 (false, true) => "was there already".to_owned(),
                 (false, false) if kept.is_empty() => "stored".to_owned(),
                 (false, false) => format!("stored; kept at '{kept}', too"),

@@ -1,7 +1,7 @@
 //! `location default`: where new files of this device go when no location is named.
 //!
-//! It is a setting of this device: `put` stores only at locations that this device reaches itself. Until a person says
-//! otherwise it is the inbox, or the only one that can be written, or the only one in a folder: a cloud is never chosen over a
+//! It is a setting of this device, and one that this device reaches itself: what it puts elsewhere is stored there first. Until a
+//! person says otherwise it is the inbox, or the only one that can be written, or the only one in a folder: a cloud is never chosen over a
 //! folder.
 
 use super::{blocking, clouds, copies::is_cloud, ensure, errors, locations};

@@ -250,7 +250,10 @@ impl Cloud {
         let late = |_| StorageError::new("cloud", StorageErrorKind::TimedOut, "no answer in time");
         let brought = timeout(SERVE_TIME, brought).await.unwrap_or_else(|elapsed| Err(late(elapsed)));
         let failed = |error: &StorageError| {
-            if error.kind != StorageErrorKind::NotFound {
+            // What one location has not, another one may have.
+            if error.kind == StorageErrorKind::NotFound {
+                tracing::debug!(location = %self.id, %error, "an object is not there");
+            } else {
                 tracing::info!(location = %self.id, %error, "an object cannot be given");
             }
             self.failed(error);

@@ -128,7 +128,7 @@ const SECONDS: Duration = Duration::from_secs(5);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_in_a_cloud_is_read_through_once_and_then_in_ranges() {
-    let size = 10_000_001;
+    let size = 20_000_001;
     for tcp in [true, false] {
         let story = story(size, SECONDS, Cloud::default());
         let size = size as u64;
@@ -172,7 +172,7 @@ async fn what_is_never_read_through_is_given_up() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_changes_in_a_cloud_is_never_given() {
     for tcp in [true, false] {
-        // Before it was read through, and in its length: it is not read again for every request.
+        // Before it was read through; and it is not read again for every request.
         let story = story(10 << 20, SECONDS, Cloud::default());
         story.cloud.spoil(7 << 20);
         assert_eq!(story.range(tcp, 0..100).await, Err(Reason::Damaged));
