@@ -1,7 +1,8 @@
 //! `sqlite`: objects, what is said of them and the search in one file.
 //!
-//! Tables: `objects` (key, bytes, time, version), `fields` (key, name, value), `words` (full text of keys and values),
-//! `uploads` and `parts` (what is under way), `changes` (for those who watch). WAL with `synchronous=FULL`: what a call
+//! Tables: `objects` (key, length, time, version), `bodies` and `pieces` (their bytes, in pieces, as SQLite holds no value of
+//! more than 1 GB), `fields` (key, name, value), `words` (full text of keys and values), `uploads` (what is under way: its
+//! parts are the pieces of the object to be), `changes` (for those who watch). WAL with `synchronous=FULL`: what a call
 //! answered is on the disk. One connection writes, one reads, each on its own lock; SQLite keeps readers whole while somebody
 //! writes.
 
@@ -30,14 +31,26 @@ const SETTINGS: &[Setting] = &[Setting::required("path", "absolute path of the f
 /// Written into the file's header: refused when another program's.
 const APPLICATION_ID: i32 = 0x4c52_4453;
 /// Version of the tables.
-const FORMAT: i32 = 1;
+const FORMAT: i32 = 2;
+/// Longest piece of an object that is put at once, in bytes.
+const PIECE_BYTES: usize = 4 << 20;
 /// Changes that are remembered for those who watch.
 const CHANGES_MAX: i64 = 10_000;
 
 const TABLES: &str = "
-    CREATE TABLE objects (
-        key TEXT PRIMARY KEY COLLATE BINARY,
+    CREATE TABLE bodies (id INTEGER PRIMARY KEY AUTOINCREMENT) STRICT;
+    CREATE TABLE pieces (
+        id INTEGER PRIMARY KEY,
+        body INTEGER NOT NULL REFERENCES bodies(id) ON DELETE CASCADE,
+        number INTEGER NOT NULL,
+        start INTEGER NOT NULL,
         bytes BLOB NOT NULL,
+        UNIQUE (body, number)
+    ) STRICT;
+    CREATE TABLE objects (
+        body INTEGER PRIMARY KEY REFERENCES bodies(id) ON DELETE CASCADE,
+        key TEXT NOT NULL UNIQUE COLLATE BINARY,
+        size INTEGER NOT NULL,
         modified INTEGER NOT NULL,
         version INTEGER NOT NULL
     ) STRICT;
@@ -48,13 +61,11 @@ const TABLES: &str = "
         PRIMARY KEY (key, name)
     ) STRICT, WITHOUT ROWID;
     CREATE VIRTUAL TABLE words USING fts5(key UNINDEXED, said, tokenize = 'unicode61 remove_diacritics 0');
-    CREATE TABLE uploads (id TEXT PRIMARY KEY, key TEXT NOT NULL, size INTEGER NOT NULL) STRICT;
-    CREATE TABLE parts (
-        upload TEXT NOT NULL REFERENCES uploads(id) ON DELETE CASCADE,
-        number INTEGER NOT NULL,
-        start INTEGER NOT NULL,
-        bytes BLOB NOT NULL,
-        PRIMARY KEY (upload, number)
+    CREATE TABLE uploads (
+        id TEXT PRIMARY KEY,
+        key TEXT NOT NULL,
+        size INTEGER NOT NULL,
+        body INTEGER NOT NULL REFERENCES bodies(id) ON DELETE CASCADE
     ) STRICT;
     CREATE TABLE changes (number INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL) STRICT;
 ";
@@ -187,15 +198,43 @@ fn exists(connection: &Connection, key: &ObjectKey) -> rusqlite::Result<bool> {
 
 /// Puts an object within a transaction.
 fn put(connection: &Connection, key: &ObjectKey, bytes: &[u8], mode: PutMode) -> rusqlite::Result<Put> {
+    let body = new_body(connection)?;
+    for (number, piece) in (1u32..).zip(bytes.chunks(PIECE_BYTES)) {
+        put_piece(connection, body, number, (number as usize - 1).saturating_mul(PIECE_BYTES) as i64, piece)?;
+    }
+    place(connection, key, body, bytes.len() as u64, mode)
+}
+
+fn new_body(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.prepare_cached("INSERT INTO bodies DEFAULT VALUES")?.execute([])?;
+    Ok(connection.last_insert_rowid())
+}
+
+fn put_piece(connection: &Connection, body: i64, number: u32, start: i64, bytes: &[u8]) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("INSERT OR REPLACE INTO pieces (body, number, start, bytes) VALUES (?1, ?2, ?3, ?4)")?
+        .execute(params![body, number, start, bytes])?;
+    Ok(())
+}
+
+/// Removes bytes, and with them the object or the upload whose they are.
+fn remove_body(connection: &Connection, body: i64) -> rusqlite::Result<()> {
+    connection.prepare_cached("DELETE FROM bodies WHERE id = ?1")?.execute([body])?;
+    Ok(())
+}
+
+/// Makes bytes an object within a transaction, or removes them when there is one already.
+fn place(connection: &Connection, key: &ObjectKey, body: i64, size: u64, mode: PutMode) -> rusqlite::Result<Put> {
     if mode == PutMode::IfAbsent && exists(connection, key)? {
+        remove_body(connection, body)?;
         return Ok(Put::AlreadyThere);
     }
     remove(connection, key)?;
     changed(connection, key)?;
     let version = connection.last_insert_rowid();
     connection
-        .prepare_cached("INSERT INTO objects (key, bytes, modified, version) VALUES (?1, ?2, ?3, ?4)")?
-        .execute(params![key.as_str(), bytes, now().0, version])?;
+        .prepare_cached("INSERT INTO objects (body, key, size, modified, version) VALUES (?1, ?2, ?3, ?4, ?5)")?
+        .execute(params![body, key.as_str(), i64::try_from(size).unwrap_or(i64::MAX), now().0, version])?;
     search::note(connection, key)?;
     Ok(Put::New)
 }
@@ -203,7 +242,38 @@ fn put(connection: &Connection, key: &ObjectKey, bytes: &[u8], mode: PutMode) ->
 /// Removes an object within a transaction, with all that is said of it.
 fn remove(connection: &Connection, key: &ObjectKey) -> rusqlite::Result<bool> {
     search::forget(connection, key)?;
-    Ok(connection.prepare_cached("DELETE FROM objects WHERE key = ?1")?.execute([key.as_str()])? > 0)
+    let mut delete =
+        connection.prepare_cached("DELETE FROM bodies WHERE id = (SELECT body FROM objects WHERE key = ?1)")?;
+    Ok(delete.execute([key.as_str()])? > 0)
+}
+
+/// Bytes of an object, cut to what there is.
+fn read(connection: &Connection, key: &ObjectKey, range: Range<u64>) -> Result<Vec<u8>, Failure> {
+    // One state of the file for all statements: an object may be replaced meanwhile.
+    let tx = connection.unchecked_transaction()?;
+    let (body, size) = tx
+        .prepare_cached("SELECT body, size FROM objects WHERE key = ?1")?
+        .query_row([key.as_str()], |row| Ok((row.get::<_, i64>(0)?, len(row.get(1)?))))
+        .optional()?
+        .ok_or_else(|| not_found(key))?;
+    let (start, end) = (range.start.min(size), range.end.min(size));
+    let too_long = |_| Failure::Kind(StorageErrorKind::Invalid, "more than fits into memory".to_owned());
+    let mut bytes = Vec::with_capacity(usize::try_from(end.saturating_sub(start)).map_err(too_long)?);
+    let mut query = tx.prepare_cached(
+        "SELECT id, start FROM pieces WHERE body = ?1 AND start < ?3 AND start + length(bytes) > ?2 ORDER BY start",
+    )?;
+    let bounds = [body, start.try_into().unwrap_or(i64::MAX), end.try_into().unwrap_or(i64::MAX)];
+    let mut rows = query.query(bounds)?;
+    while let Some(row) = rows.next()? {
+        let (piece, from) = (row.get(0)?, len(row.get(1)?));
+        let blob = tx.blob_open("main", "pieces", "bytes", piece, true)?;
+        let cut = |at: u64| usize::try_from(at.saturating_sub(from)).unwrap_or(usize::MAX).min(blob.len());
+        let (first, last, at) = (cut(start), cut(end), bytes.len());
+        bytes.resize(at + last - first, 0);
+        blob.read_at_exact(&mut bytes[at..], first)?;
+    }
+    let missing = || Failure::Kind(StorageErrorKind::Damaged, format!("a piece of {key} is missing"));
+    (bytes.len() as u64 == end.saturating_sub(start)).then_some(bytes).ok_or_else(missing)
 }
 
 impl SqliteProvider {
@@ -276,33 +346,13 @@ impl StorageProvider for SqliteProvider {
     fn get_range<'a>(&'a self, key: &'a ObjectKey, range: Option<Range<u64>>) -> Pending<'a, Bytes> {
         let key = key.clone();
         let range = range.unwrap_or(0..u64::MAX);
-        self.read(move |connection| {
-            let rowid = connection
-                .prepare_cached("SELECT rowid FROM objects WHERE key = ?1")?
-                .query_row([key.as_str()], |row| row.get(0))
-                .optional()?
-                .ok_or_else(|| not_found(&key))?;
-            let blob = match connection.blob_open("main", "objects", "bytes", rowid, true) {
-                // Replaced or removed between the two statements.
-                Err(error) if !exists(connection, &key)? => {
-                    drop(error);
-                    return Err(not_found(&key));
-                }
-                blob => blob?,
-            };
-            let cut = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(blob.len());
-            let (start, end) = (cut(range.start), cut(range.end));
-            let mut bytes = vec![0; end.saturating_sub(start)];
-            blob.read_at_exact(&mut bytes, start)?;
-            Ok(bytes.into())
-        })
+        self.read(move |connection| Ok(read(connection, &key, range)?.into()))
     }
 
     fn stat<'a>(&'a self, key: &'a ObjectKey) -> Pending<'a, Option<Stat>> {
         let key = key.clone();
         self.read(move |connection| {
-            let mut query =
-                connection.prepare_cached("SELECT length(bytes), modified, version FROM objects WHERE key = ?1")?;
+            let mut query = connection.prepare_cached("SELECT size, modified, version FROM objects WHERE key = ?1")?;
             let stat = query.query_row([key.as_str()], |row| {
                 let version = Some(Version(row.get::<_, i64>(2)?.to_string()));
                 Ok(Stat { size: len(row.get(0)?), modified: Some(Timestamp(row.get(1)?)), version })
@@ -315,9 +365,8 @@ impl StorageProvider for SqliteProvider {
         let (prefix, after) = (prefix.to_owned(), after.map_or(String::new(), |after| after.as_str().to_owned()));
         let limit = limit.clamp(1, PAGE_MAX);
         self.read(move |connection| {
-            let mut query = connection.prepare_cached(
-                "SELECT key, length(bytes), modified FROM objects WHERE key > ?1 AND key >= ?2 ORDER BY key",
-            )?;
+            let mut query = connection
+                .prepare_cached("SELECT key, size, modified FROM objects WHERE key > ?1 AND key >= ?2 ORDER BY key")?;
             let mut rows = query.query([&after, &prefix])?;
             let mut objects: Vec<Listed> = Vec::new();
             while let Some(row) = rows.next()? {

@@ -1,26 +1,27 @@
 //! Uploads in parts, as rows; they outlive the process.
 
-use super::{Failure, SqliteProvider, len, put};
+use super::{Failure, SqliteProvider, len, new_body, place, put_piece, remove_body};
 use crate::storage::{Multipart, ObjectKey, Part, PartRules, Pending, Put, PutMode, StorageErrorKind, Upload};
 use bytes::Bytes;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 fn invalid(detail: &str) -> Failure {
     Failure::Kind(StorageErrorKind::Invalid, detail.to_owned())
 }
 
-fn known(connection: &Connection, upload: &Upload) -> Result<(), Failure> {
-    let there = connection.prepare_cached("SELECT 1 FROM uploads WHERE id = ?1")?.exists([&upload.id])?;
-    let gone = || Failure::Kind(StorageErrorKind::NotFound, format!("the upload of {}", upload.key));
-    there.then_some(()).ok_or_else(gone)
+/// Where the parts of an upload are.
+fn body(connection: &Connection, upload: &Upload) -> Result<i64, Failure> {
+    let mut query = connection.prepare_cached("SELECT body FROM uploads WHERE id = ?1")?;
+    let found = query.query_row([&upload.id], |row| row.get(0)).optional()?;
+    found.ok_or_else(|| Failure::Kind(StorageErrorKind::NotFound, format!("the upload of {}", upload.key)))
 }
 
 /// Parts with where each begins.
 fn parts(connection: &Connection, upload: &Upload) -> Result<Vec<(u64, Part)>, Failure> {
-    known(connection, upload)?;
-    let mut query = connection
-        .prepare_cached("SELECT number, start, length(bytes) FROM parts WHERE upload = ?1 ORDER BY number")?;
-    let found = query.query_map([&upload.id], |row| {
+    let body = body(connection, upload)?;
+    let mut query =
+        connection.prepare_cached("SELECT number, start, length(bytes) FROM pieces WHERE body = ?1 ORDER BY number")?;
+    let found = query.query_map([body], |row| {
         let start = len(row.get(1)?);
         Ok((start, Part { number: row.get(0)?, size: len(row.get(2)?), tag: start.to_string() }))
     })?;
@@ -45,8 +46,8 @@ impl Multipart for SqliteProvider {
         self.write(move |tx| {
             let size = i64::try_from(upload.size).map_err(|_| invalid("the object is too large"))?;
             tx.execute(
-                "INSERT INTO uploads (id, key, size) VALUES (?1, ?2, ?3)",
-                params![upload.id, upload.key.as_str(), size],
+                "INSERT INTO uploads (id, key, size, body) VALUES (?1, ?2, ?3, ?4)",
+                params![upload.id, upload.key.as_str(), size, new_body(tx)?],
             )?;
             Ok(upload)
         })
@@ -55,12 +56,8 @@ impl Multipart for SqliteProvider {
     fn put_part<'a>(&'a self, upload: &'a Upload, number: u32, offset: u64, bytes: Bytes) -> Pending<'a, Part> {
         let upload = upload.clone();
         self.write(move |tx| {
-            known(tx, &upload)?;
             let start = i64::try_from(offset).map_err(|_| invalid("the object is too large"))?;
-            tx.execute(
-                "INSERT OR REPLACE INTO parts (upload, number, start, bytes) VALUES (?1, ?2, ?3, ?4)",
-                params![upload.id, number, start, &bytes[..]],
-            )?;
+            put_piece(tx, body(tx, &upload)?, number, start, &bytes)?;
             Ok(Part { number, size: bytes.len() as u64, tag: offset.to_string() })
         })
     }
@@ -78,21 +75,21 @@ impl Multipart for SqliteProvider {
             if end != Some(upload.size) || !have.iter().map(|(_, part)| part).eq(&wanted) {
                 return Err(invalid("the parts do not make the object up"));
             }
-            let mut whole = Vec::with_capacity(usize::try_from(upload.size).map_err(|_| invalid("too large"))?);
-            let mut query = tx.prepare_cached("SELECT bytes FROM parts WHERE upload = ?1 ORDER BY number")?;
-            for bytes in query.query_map([&upload.id], |row| row.get::<_, Vec<u8>>(0))? {
-                whole.extend_from_slice(&bytes?);
-            }
+            let body = body(tx, &upload)?;
             tx.execute("DELETE FROM uploads WHERE id = ?1", [&upload.id])?;
-            Ok(put(tx, &upload.key, &whole, mode)?)
+            Ok(place(tx, &upload.key, body, upload.size, mode)?)
         })
     }
 
     fn abort<'a>(&'a self, upload: &'a Upload) -> Pending<'a, ()> {
         let upload = upload.clone();
         self.write(move |tx| {
-            tx.execute("DELETE FROM uploads WHERE id = ?1", [&upload.id])?;
-            Ok(())
+            match body(tx, &upload) {
+                Ok(body) => Ok(remove_body(tx, body)?),
+                // Already gone.
+                Err(Failure::Kind(StorageErrorKind::NotFound, _)) => Ok(()),
+                Err(error) => Err(error),
+            }
         })
     }
 

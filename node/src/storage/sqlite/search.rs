@@ -63,7 +63,7 @@ impl Search for SqliteProvider {
                 return Ok(Vec::new());
             }
             let mut query = connection.prepare_cached(
-                "SELECT objects.key, length(bytes), modified FROM words JOIN objects ON objects.rowid = words.rowid
+                "SELECT objects.key, size, modified FROM words JOIN objects ON objects.rowid = words.rowid
                  WHERE said MATCH ?1 ORDER BY objects.key LIMIT ?2",
             )?;
             let limit = i64::try_from(limit).unwrap_or(i64::MAX);
