@@ -1,6 +1,7 @@
 //! Everything else is lost: a sealed location and the recovery words give all files back, on a machine that has nothing.
 
 use crate::bucket::Bucket;
+use larder_protocol::{id::LocationId, path::RelPath, seal::page_of};
 use larder_test_servers::{
     mock::{Drive, Graph, OAuth, drive, graph},
     servers::{FakeGcs, Sftp, WebDav},
@@ -299,4 +300,54 @@ fn every_kind_of_storage_and_the_words_give_every_file_back() {
     fresh.ok(["profile", "add", "onedrive", "--provider", "onedrive"].into_iter().chain(last.sets()));
     let added = fresh.object(["location", "add", "cloud", "onedrive:///Larder again", "--profile", "onedrive"]);
     assert_eq!(added["state"], "connected", "{added:#}");
+}
+
+/// Two gateways of a server without conditional writes store at the same time, each files of its own, whose names all belong to
+/// one page of the snapshot.
+#[test]
+fn what_two_gateways_stored_at_once_comes_back() {
+    const FILES: usize = 20;
+    let world = World::new();
+    let [gate, second, fresh] = ["gate", "second", "fresh"].map(|name| world.machine(name));
+    let words = found(&gate);
+    second.join(&gate.invite());
+    let dav = WebDav::start();
+    let address = dav.endpoint().replace("http://", "webdav://");
+    let credential = format!("username={}\npassword={}\n", dav.user(), dav.password());
+    gate.ok(["profile", "add", "dav", "--provider", "webdav"]);
+    gate.command(["credential", "set", "dav"]).stdin(credential.clone()).run().expect(0);
+    let added = gate.object(["location", "add", "cloud", &address, "--profile", "dav"]);
+    second.knows_location("cloud");
+    second.command(["credential", "set", "dav"]).stdin(credential.clone()).run().expect(0);
+    second.ok(["location", "test", "cloud"]);
+
+    let id: LocationId = json::text(&added, "id").parse().unwrap();
+    let names = (0..).map(|number: u64| RelPath::new(format!("{number}.txt")).unwrap());
+    let names: Vec<RelPath> = names.filter(|name| page_of(&id, name) == 7).take(2 * FILES).collect();
+    let mut hashes = Vec::new();
+    let running = [(&gate, &names[..FILES]), (&second, &names[FILES..])].map(|(node, names)| {
+        let folder = node.folder(node.name());
+        for name in names {
+            let (name, seed) = (name.as_str(), hashes.len() as u64);
+            hashes.push((name, data::file(&folder.join(name), seed, 1000)));
+        }
+        node.add(node.name(), &folder);
+        (node, format!("{}:", node.name()))
+    });
+    let running = running.map(|(node, all)| node.start(["ensure", &all, "--at", "cloud"]));
+    for running in running {
+        running.wait().expect(0);
+    }
+    assert_eq!(fs::read_dir(dav.files().join(".larder/snapshot")).unwrap().count(), 2, "each has a desk");
+    for node in [&gate, &second] {
+        node.down();
+        fs::remove_dir_all(node.home()).unwrap();
+    }
+    let out = fresh.path("back");
+    let args = ["catalog", "rebuild", "--from", &address, "--recovery", "-", "--to", out.to_str().unwrap()];
+    let restored = fresh.command(args).stdin(format!("{words}\n{credential}")).run().expect(0);
+    assert_eq!(restored.objects().len(), hashes.len(), "{restored:?}");
+    for (path, hash) in &hashes {
+        assert_eq!(&data::hash(&out.join(path)), hash, "{path}");
+    }
 }
