@@ -5,10 +5,11 @@
 mod common;
 
 use common::{
-    LOCATION, RECORDS_PER_CALL, content, disk_bytes, head, identity, location, mix, now, path, row, rss_mb, word,
+    LOCATION, RECORDS_PER_CALL, content, disk_bytes, head, identity, location, mix, now, options, path, row, rss_mb,
+    word,
 };
 use larder_node::{
-    catalog::{Catalog, LocalWrite, Options, ScanState},
+    catalog::{Catalog, LocalWrite, ScanState},
     search::{CACHE_BYTES, Query, Search},
 };
 use larder_protocol::{
@@ -39,7 +40,7 @@ fn measure(what: &str, rounds: u64, mut ask: impl FnMut(u64) -> usize) {
 fn main() {
     let files: u64 = std::env::args().skip(1).find_map(|arg| arg.parse().ok()).unwrap_or(1_000_000);
     let dir = tempfile::tempdir().expect("a temp folder");
-    let open = || Catalog::open(dir.path(), identity(7), Options::at(now())).expect("the catalog opens").0;
+    let open = || Catalog::open(dir.path(), identity(7), options()).expect("the catalog opens").0;
     let catalog = open();
     catalog.append(vec![location()], Vec::new(), now()).expect("appends");
 
@@ -92,7 +93,7 @@ fn main() {
     row("on disk: database", format!("{:.0} B per file", rows as f64 / files as f64));
     row("on disk: both", format!("{:.0} B per file", (log + rows) as f64 / files as f64));
     let start = Instant::now();
-    let compacted = Catalog::compact(dir.path(), &Options::at(now())).expect("the catalog is closed");
+    let compacted = Catalog::compact(dir.path(), &options()).expect("the catalog is closed");
     row("compaction", format!("{:.1} s ({compacted})", start.elapsed().as_secs_f64()));
     let rows = disk_bytes(&dir.path().join("catalog.redb"));
     row("on disk: database, compacted", format!("{:.0} B per file", rows as f64 / files as f64));

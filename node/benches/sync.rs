@@ -6,9 +6,10 @@
 mod common;
 
 use common::{
-    GROUP, LOCATION, RECORDS_PER_CALL, content, disk_bytes, head, identity, location, mix, now, path, row, rss_mb,
+    GROUP, LOCATION, RECORDS_PER_CALL, content, disk_bytes, head, identity, location, mix, now, options, path, row,
+    rss_mb,
 };
-use larder_node::catalog::{Catalog, Options};
+use larder_node::catalog::Catalog;
 use larder_protocol::{
     codec,
     record::{Entry, EntryValue, File, Record},
@@ -40,7 +41,7 @@ fn entry(file: u64) -> Record {
 }
 
 fn open(dir: &Path, device: u8) -> Catalog {
-    Catalog::open(dir, identity(device), Options::at(now())).expect("the catalog opens").0
+    Catalog::open(dir, identity(device), options()).expect("the catalog opens").0
 }
 
 /// Processor time that this process has used (`self`), or this thread (`thread-self`): steadier than a clock on a busy

@@ -57,7 +57,7 @@ pub mod tree_hash;
 mod web;
 
 #[cfg(feature = "network")]
-pub use config::{Home, HomeError};
+pub use config::{CATALOG_CACHE_MIB, Home, HomeError};
 #[cfg(feature = "network")]
 pub use control::connect as connect_control;
 #[cfg(feature = "network")]

@@ -1,6 +1,9 @@
 //! What the benchmarks share: files with names and sizes as in real trees, from a fixed seed, and figures of this process.
 
-use larder_node::catalog::{Identity, LogKeys};
+use larder_node::{
+    CATALOG_CACHE_MIB,
+    catalog::{Identity, LogKeys, Options},
+};
 use larder_protocol::{
     bounded::List,
     id::{ContentId, EpochId, GroupId, LocationId},
@@ -22,6 +25,11 @@ const WORDS: [&str; 24] = [
     "music", "lecture", "portrait", "winter", "summer", "kitchen", "client", "meeting", "backup", "archive", "travel",
     "birthday", "contract",
 ];
+
+/// How a node opens its catalog, unless it is told otherwise.
+pub fn options() -> Options {
+    Options { cache_bytes: CATALOG_CACHE_MIB << 20, ..Options::at(now()) }
+}
 
 /// A number that looks random, the same for the same value.
 pub fn mix(value: u64) -> u64 {

@@ -4,4 +4,4 @@ mod home;
 mod settings;
 
 pub use home::{Home, HomeError, HomeLock};
-pub use settings::{ConfigError, Settings};
+pub use settings::{CATALOG_CACHE_MIB, ConfigError, Settings};

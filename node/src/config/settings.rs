@@ -3,6 +3,9 @@
 use serde::Deserialize;
 use std::{fs, io, net::SocketAddr, path::Path, time::Duration};
 
+/// Most of the catalog that a node keeps in memory unless it is told otherwise, in MiB.
+pub const CATALOG_CACHE_MIB: usize = 32;
+
 /// What a new home gets, comments and all.
 const TEMPLATE: &str = r#"# Settings of this Larder node. Lines that begin with '#' show the built-in values.
 
@@ -22,7 +25,7 @@ const TEMPLATE: &str = r#"# Settings of this Larder node. Lines that begin with 
 
 [catalog]
 # Memory for the catalog's page cache in MiB.
-# cache_mib = 48
+# cache_mib = 32
 
 # Compute the SHA-256 of own files when the node has nothing else to do, so that sha256:… finds them.
 # sha256 = true
@@ -172,7 +175,7 @@ impl Default for SyncSettings {
 
 impl Default for CatalogSettings {
     fn default() -> Self {
-        Self { cache_mib: 48, sha256: true, sha256_after_seconds: 5.0 }
+        Self { cache_mib: CATALOG_CACHE_MIB, sha256: true, sha256_after_seconds: 5.0 }
     }
 }
 

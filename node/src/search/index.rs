@@ -33,8 +33,6 @@ const FILE: &str = "search.redb";
 pub(super) const UNINDEXED_MAX: u32 = 128;
 /// Entries indexed between two commits that wait for the disk; a crash repeats at most these.
 const UNSYNCED_MAX: u32 = 50_000;
-/// Entries indexed in one transaction, a part of a block: bounds what is in memory meanwhile.
-const AT_ONCE: u32 = 16_384;
 /// Most of the index that a node keeps in memory, in bytes.
 pub const CACHE_BYTES: usize = 8 << 20;
 const TAG_BYTES: usize = 8;
@@ -233,7 +231,8 @@ impl Inner {
         loop {
             let from = self.reader()?.watermark;
             let snapshot = self.catalog.read()?;
-            let until = snapshot.entries_end()?.min((from | (AT_ONCE - 1)).saturating_add(1));
+            // One block at a time bounds the memory that this takes.
+            let until = snapshot.entries_end()?.min((from | 0xffff).saturating_add(1));
             if from >= until {
                 return Ok(indexed);
             }
