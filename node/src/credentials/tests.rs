@@ -7,7 +7,7 @@ use super::{
 use crate::storage::Credential;
 use larder_protocol::control::Protection;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::Path,
@@ -71,8 +71,8 @@ fn keeps_over_a_restart_and_shows_nothing() {
     let vault = Vault::open_with(dir.path(), Arc::new(Ring::default()));
     assert_eq!(vault.protection(), None);
     assert!(vault.list().unwrap().is_empty() && files(dir.path()).is_empty());
-    vault.set("archive", &credential("id=AK\nsecret=canary \"quoted\"")).unwrap();
-    vault.set("other", &credential("token=canary-two")).unwrap();
+    vault.set("archive", &credential("id=AK\nsecret=canary \"quoted\""), BTreeSet::new()).unwrap();
+    vault.set("other", &credential("token=canary-two"), BTreeSet::new()).unwrap();
     assert!(vault.remove("other").unwrap() && !vault.remove("other").unwrap());
     let again = Vault::open_with(dir.path(), Arc::new(Ring::default()));
     assert_eq!(secret_of(&again).unwrap(), "canary \"quoted\"");
@@ -92,16 +92,16 @@ fn keeps_over_a_restart_and_shows_nothing() {
 fn a_passphrase_opens_it_and_no_other_does() {
     let dir = home();
     let vault = Vault::open_with(dir.path(), Arc::new(Ring::default()));
-    vault.set("archive", &credential("secret=s1")).unwrap();
+    vault.set("archive", &credential("secret=s1"), BTreeSet::new()).unwrap();
     assert!(matches!(vault.protect(Protection::Passphrase, Some("short")), Err(VaultError::ShortPassphrase)));
     vault.protect(Protection::Passphrase, Some("correct horse")).unwrap();
     assert_eq!(files(dir.path()), ["credentials.sealed"], "the key file goes");
-    vault.set("archive", &credential("secret=s2")).unwrap();
+    vault.set("archive", &credential("secret=s2"), BTreeSet::new()).unwrap();
 
     let locked = Vault::open_with(dir.path(), Arc::new(Ring::default()));
     let mut changes = locked.subscribe();
     assert!(matches!(locked.get("archive"), Err(VaultError::Locked(LockReason::Passphrase))));
-    assert!(matches!(locked.set("archive", &credential("secret=x")), Err(VaultError::Locked(_))));
+    assert!(matches!(locked.set("archive", &credential("secret=x"), BTreeSet::new()), Err(VaultError::Locked(_))));
     assert!(matches!(locked.protect(Protection::File, None), Err(VaultError::Locked(_))));
     assert!(matches!(locked.unlock(Some("correct house")), Err(VaultError::WrongPassphrase)));
     assert!(!changes.has_changed().unwrap());
@@ -117,7 +117,7 @@ fn a_keyring_gives_the_key_when_it_is_there() {
     let dir = home();
     let ring = Arc::new(Ring::default());
     let vault = Vault::open_with(dir.path(), ring.clone());
-    vault.set("archive", &credential("secret=s")).unwrap();
+    vault.set("archive", &credential("secret=s"), BTreeSet::new()).unwrap();
     vault.protect(Protection::Keyring, None).unwrap();
     assert_eq!((files(dir.path()), ring.keys.lock().unwrap().len()), (vec!["credentials.sealed".to_owned()], 1));
     *ring.away.lock().unwrap() = true;
@@ -140,7 +140,7 @@ fn a_keyring_that_forgets_is_refused_and_all_stays() {
     let dir = home();
     let ring = Arc::new(Ring { forgetful: true, ..Ring::default() });
     let vault = Vault::open_with(dir.path(), ring.clone());
-    vault.set("archive", &credential("secret=s")).unwrap();
+    vault.set("archive", &credential("secret=s"), BTreeSet::new()).unwrap();
     assert!(matches!(vault.protect(Protection::Keyring, None), Err(VaultError::NotPersistent)));
     assert_eq!(secret_of(&Vault::open_with(dir.path(), ring)).unwrap(), "s");
 }
@@ -149,13 +149,13 @@ fn a_keyring_that_forgets_is_refused_and_all_stays() {
 fn what_a_provider_changes_is_kept_and_seen_by_others_until_it_is_set_anew() {
     let dir = home();
     let vault = Vault::open_with(dir.path(), Arc::new(Ring::default()));
-    vault.set("archive", &credential("secret=one")).unwrap();
+    vault.set("archive", &credential("secret=one"), BTreeSet::new()).unwrap();
     let (mut first, mut second) = (vault.get("archive").unwrap().unwrap(), vault.get("archive").unwrap().unwrap());
     first.set("secret", "two".to_owned()).unwrap();
     second.refresh();
     assert_eq!(second.get("secret"), Some("two"));
     assert_eq!(secret_of(&Vault::open_with(dir.path(), Arc::new(Ring::default()))).unwrap(), "two");
-    vault.set("archive", &credential("secret=new login")).unwrap();
+    vault.set("archive", &credential("secret=new login"), BTreeSet::new()).unwrap();
     assert!(second.set("secret", "stale".to_owned()).is_err());
     vault.remove("archive").unwrap();
     assert!(first.set("secret", "stale".to_owned()).is_err());
@@ -166,12 +166,12 @@ fn what_a_provider_changes_is_kept_and_seen_by_others_until_it_is_set_anew() {
 fn a_damaged_or_open_file_is_left_alone() {
     let dir = home();
     let vault = Vault::open_with(dir.path(), Arc::new(Ring::default()));
-    vault.set("archive", &credential("secret=s")).unwrap();
+    vault.set("archive", &credential("secret=s"), BTreeSet::new()).unwrap();
     let path = dir.path().join("credentials.sealed");
     let whole = fs::read(&path).unwrap();
     fs::write(&path, &whole[..whole.len() - 1]).unwrap();
     let broken = Vault::open_with(dir.path(), Arc::new(Ring::default()));
-    assert!(matches!(broken.set("archive", &credential("secret=t")), Err(VaultError::Broken(_))));
+    assert!(matches!(broken.set("archive", &credential("secret=t"), BTreeSet::new()), Err(VaultError::Broken(_))));
     assert_eq!(fs::read(&path).unwrap(), whole[..whole.len() - 1]);
     fs::write(&path, &whole).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
@@ -183,10 +183,10 @@ fn a_damaged_or_open_file_is_left_alone() {
 fn a_write_that_fails_changes_nothing() {
     let dir = home();
     let vault = Vault::open_with(dir.path(), Arc::new(Ring::default()));
-    vault.set("archive", &credential("secret=s")).unwrap();
+    vault.set("archive", &credential("secret=s"), BTreeSet::new()).unwrap();
     // A folder in the place of the temporary file makes every write fail, for root too.
     fs::create_dir(dir.path().join("credentials.tmp")).unwrap();
-    assert!(matches!(vault.set("archive", &credential("secret=t")), Err(VaultError::File(_))));
+    assert!(matches!(vault.set("archive", &credential("secret=t"), BTreeSet::new()), Err(VaultError::File(_))));
     assert!(matches!(vault.remove("archive"), Err(VaultError::File(_))));
     assert!(matches!(vault.protect(Protection::Passphrase, Some("correct horse")), Err(VaultError::File(_))));
     assert_eq!(secret_of(&vault).unwrap(), "s");

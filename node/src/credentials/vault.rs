@@ -12,7 +12,7 @@ use crate::{
 };
 use larder_protocol::control::Protection;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
@@ -55,14 +55,22 @@ enum State {
 /// A credential from when it was set until it is set anew.
 struct Entry {
     credential: Mutex<Credential>,
+    audiences: Mutex<BTreeSet<String>>,
     turn: tokio::sync::Mutex<()>,
 }
 
+/// Beside the values of a credential, in the file: who may be shown it, a line each. No setting has such a name.
+const AUDIENCES: &str = "@audiences";
+
 impl Entry {
-    fn new(credential: &Credential) -> Arc<Self> {
+    fn new(credential: &Credential, audiences: BTreeSet<String>) -> Arc<Self> {
         // Hooks of whoever brought it do not count here.
         let credential = Mutex::new(Credential::new(credential.values().clone()));
-        Arc::new(Self { credential, turn: tokio::sync::Mutex::default() })
+        Arc::new(Self { credential, audiences: Mutex::new(audiences), turn: tokio::sync::Mutex::default() })
+    }
+
+    fn audiences(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.audiences.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn values(&self) -> BTreeMap<String, String> {
@@ -212,14 +220,44 @@ impl Vault {
         Ok(self.0.state().open()?.1.contains_key(profile))
     }
 
-    /// Keeps a credential, durably; it replaces the one that was there. Whoever holds the old one can no longer change it.
+    /// Whether the credential of a profile may be shown to an [audience](crate::storage::audience): whether its owner gave it
+    /// for that, or has used it there since. Where there is none, nothing is shown.
+    ///
+    /// # Errors
+    /// [`VaultError`] when the vault is locked or damaged.
+    pub fn may_show(&self, profile: &str, audience: &str) -> Result<bool, VaultError> {
+        Ok(self.0.state().open()?.1.get(profile).is_none_or(|entry| entry.audiences().contains(audience)))
+    }
+
+    /// Notes, durably, that the credential of a profile may be shown to an audience.
+    ///
+    /// # Errors
+    /// [`VaultError`] when that cannot be kept: then it may not.
+    pub fn show(&self, profile: &str, audience: &str) -> Result<(), VaultError> {
+        let mut state = self.0.state();
+        let (seal, entries) = state.open()?;
+        let Some(entry) = entries.get(profile).cloned() else { return Ok(()) };
+        if !entry.audiences().insert(audience.to_owned()) {
+            return Ok(());
+        }
+        if let Err(error) = self.0.keep(seal, entries) {
+            entry.audiences().remove(audience);
+            return Err(error);
+        }
+        drop(state);
+        self.0.changed();
+        Ok(())
+    }
+
+    /// Keeps a credential and whom it may be shown to, durably; it replaces the one that was there. Whoever holds the old one
+    /// can no longer change it.
     ///
     /// # Errors
     /// [`VaultError`] when it cannot be kept: then the old one stays.
-    pub fn set(&self, profile: &str, credential: &Credential) -> Result<(), VaultError> {
+    pub fn set(&self, profile: &str, credential: &Credential, audiences: BTreeSet<String>) -> Result<(), VaultError> {
         let mut state = self.0.state();
         let (seal, entries) = state.open()?;
-        let old = entries.insert(profile.to_owned(), Entry::new(credential));
+        let old = entries.insert(profile.to_owned(), Entry::new(credential, audiences));
         if let Err(error) = self.0.keep(seal, entries) {
             match old {
                 Some(old) => drop(entries.insert(profile.to_owned(), old)),
@@ -343,10 +381,15 @@ fn encode(entries: &BTreeMap<String, Arc<Entry>>) -> Zeroizing<Vec<u8>> {
         .iter()
         .map(|(profile, entry)| (profile, entry.credential.lock().unwrap_or_else(PoisonError::into_inner)))
         .collect();
-    let map: BTreeMap<&String, &BTreeMap<String, String>> =
-        guards.iter().map(|(profile, credential)| (*profile, credential.values())).collect();
+    let audiences: Vec<String> =
+        entries.values().map(|entry| entry.audiences().iter().cloned().collect::<Vec<_>>().join("\n")).collect();
+    let mut map: BTreeMap<&str, BTreeMap<&str, &str>> = BTreeMap::new();
+    for ((profile, credential), audiences) in guards.iter().zip(&audiences) {
+        let values = credential.values().iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        map.insert(profile.as_str(), values.chain([(AUDIENCES, audiences.as_str())]).collect());
+    }
     // Room for the longest escapes: a vector that grows would leave copies behind.
-    let length = |text: &String| text.len() * 6 + 8;
+    let length = |text: &str| text.len() * 6 + 8;
     let room: usize = map
         .iter()
         .map(|(profile, values)| {
@@ -360,5 +403,10 @@ fn encode(entries: &BTreeMap<String, Arc<Entry>>) -> Zeroizing<Vec<u8>> {
 
 fn parse(plain: &[u8]) -> Option<BTreeMap<String, Arc<Entry>>> {
     let map: BTreeMap<String, BTreeMap<String, String>> = serde_json::from_slice(plain).ok()?;
-    Some(map.into_iter().map(|(profile, values)| (profile, Entry::new(&Credential::new(values)))).collect())
+    let entry = |(profile, mut values): (String, BTreeMap<String, String>)| {
+        let audiences = values.remove(AUDIENCES).unwrap_or_default();
+        let audiences = audiences.lines().map(str::to_owned).collect();
+        (profile, Entry::new(&Credential::new(values), audiences))
+    };
+    Some(map.into_iter().map(entry).collect())
 }

@@ -54,7 +54,7 @@ async fn within<T>(
 async fn open(node: &Arc<Node>, described: &Described) -> Result<Arc<dyn StorageProvider>, ControlError> {
     let (opening, asked) = (node.clone(), described.clone());
     blocking(move || {
-        let storage = opening.clouds.storage(&asked).and_then(|storage| Layers::default().around(storage));
+        let storage = opening.clouds.storage(&asked, true).and_then(|storage| Layers::default().around(storage));
         storage.map_err(|error| failed(&asked, &error))
     })
     .await

@@ -10,7 +10,7 @@ use crate::{
     credentials::Kept,
     engine::Described,
     node::Node,
-    storage::{Credential, ProviderConfig, ProviderFactory, StorageErrorKind, check_credential},
+    storage::{Credential, ProviderConfig, ProviderFactory, StorageErrorKind, audience, check_credential},
 };
 use larder_protocol::{
     control::{
@@ -19,7 +19,7 @@ use larder_protocol::{
     record::Profile,
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -155,6 +155,22 @@ pub(super) async fn tried(
     }
 }
 
+/// Whom a credential is given for: the services that its profile and the locations of it name now.
+fn audiences(node: &Node, profile: &str) -> Result<BTreeSet<String>, ControlError> {
+    let snapshot = node.catalog.read().map_err(errors::catalog)?;
+    let mut audiences = BTreeSet::new();
+    let mut note = |provider: &str, config: &ProviderConfig| {
+        if let Some(factory) = node.registry.factory(provider) {
+            audiences.insert(audience(factory.name(), factory.settings(), config));
+        }
+    };
+    if let Ok(profile) = named(&snapshot, profile) {
+        note(&profile.provider, &config_of(&profile));
+    }
+    locations_of(&snapshot, profile)?.iter().for_each(|location| note(&location.address.provider, &location.config));
+    Ok(audiences)
+}
+
 /// Keeps a credential; what was opened with the one before is forgotten.
 pub(super) async fn keep(
     node: &Arc<Node>,
@@ -164,7 +180,8 @@ pub(super) async fn keep(
 ) -> Result<(), ControlError> {
     let (node, profile) = (node.clone(), profile.to_owned());
     blocking(move || {
-        node.vault.set(&profile, &credential).map_err(|error| errors::vault_of_credentials(&error))?;
+        let audiences = audiences(&node, &profile)?;
+        node.vault.set(&profile, &credential, audiences).map_err(|error| errors::vault_of_credentials(&error))?;
         node.registry.close(&profile);
         node.note(Event::ok("credential-set", &profile).fact("tested", tested));
         Ok(())

@@ -8,7 +8,11 @@ use crate::{
     storage::{Credential, Registry},
 };
 use larder_protocol::control::{ControlError, ErrorKind};
-use std::{collections::BTreeMap, io, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    sync::Arc,
+};
 
 /// The credentials of a home whose node does not run.
 pub(super) struct Logins {
@@ -46,7 +50,7 @@ impl Logins {
             None => {
                 let (into, under) = (vault.clone(), name.clone());
                 let save = move |values: &BTreeMap<String, String>| {
-                    into.set(&under, &Credential::new(values.clone())).map_err(io::Error::other)
+                    into.set(&under, &Credential::new(values.clone()), BTreeSet::new()).map_err(io::Error::other)
                 };
                 *credential = std::mem::take(credential).with_save(Arc::new(save));
             }

@@ -70,6 +70,6 @@ pub use recovery::{Recovery, RecoveryError};
 pub use registry::{ProviderFactory, Registry, RegistryError, StorageId};
 pub use settings::{
     Credential, Need, ProviderConfig, SaveCredential, Setting, SettingError, SettingProblem, SharedCredential,
-    check_config, check_credential, value,
+    audience, check_config, check_credential, value,
 };
 pub use snapshot::{write_key_bundle, write_membership, write_snapshot};

@@ -26,6 +26,8 @@ pub struct Setting {
     pub need: Need,
     /// A secret: given as part of the credential, never of the configuration.
     pub secret: bool,
+    /// It says which service is asked, and so who is shown the credential.
+    pub service: bool,
     /// What it is, in one short line.
     pub help: &'static str,
 }
@@ -33,23 +35,30 @@ pub struct Setting {
 impl Setting {
     /// A setting without which the provider cannot work.
     pub const fn required(name: &'static str, help: &'static str) -> Self {
-        Self { name, need: Need::Required, secret: false, help }
+        Self { name, need: Need::Required, secret: false, service: false, help }
     }
 
     /// A setting that may be left out.
     pub const fn optional(name: &'static str, help: &'static str) -> Self {
-        Self { name, need: Need::Optional, secret: false, help }
+        Self { name, need: Need::Optional, secret: false, service: false, help }
     }
 
     /// A setting with a value of its own.
     pub const fn with_default(name: &'static str, value: &'static str, help: &'static str) -> Self {
-        Self { name, need: Need::Default(value), secret: false, help }
+        Self { name, need: Need::Default(value), secret: false, service: false, help }
     }
 
     /// The same as part of the credential.
     #[must_use]
     pub const fn secret(mut self) -> Self {
         self.secret = true;
+        self
+    }
+
+    /// The same as the address of a service: a credential that was given for one is not shown to another.
+    #[must_use]
+    pub const fn service(mut self) -> Self {
+        self.service = true;
         self
     }
 }
@@ -145,6 +154,32 @@ pub fn value<'a>(settings: &[Setting], config: &'a ProviderConfig, name: &str) -
             _ => None,
         })
     })
+}
+
+/// Who is shown the credential with which a storage is opened: the provider and the origins of its services.
+///
+/// ```
+/// use larder_node::storage::{Setting, audience};
+///
+/// let settings = [Setting::required("url", "address of the folder").service(), Setting::optional("folder", "name")];
+/// let config = [("url", "https://example.org/files"), ("folder", "a")].map(|(n, v)| (n.to_owned(), v.to_owned())).into();
+/// assert_eq!(audience("webdav", &settings, &config), "webdav url=https://example.org");
+/// ```
+pub fn audience(provider: &str, settings: &[Setting], config: &ProviderConfig) -> String {
+    let mut text = provider.to_owned();
+    for setting in settings.iter().filter(|setting| setting.service) {
+        if let Some(value) = value(settings, config, setting.name) {
+            text.extend([" ", setting.name, "=", origin(value)]);
+        }
+    }
+    text
+}
+
+/// Scheme, host and port of an address: what stands before its path. URL parsers end a host at each of these characters
+/// (<https://url.spec.whatwg.org/#authority-state>).
+fn origin(address: &str) -> &str {
+    let Some(host) = address.find("://").map(|at| at + 3) else { return address };
+    address[host..].find(['/', '\\', '?', '#']).map_or(address, |end| &address[..host + end])
 }
 
 /// Keeps a changed credential, durably and at once; what it gets replaces what was kept.

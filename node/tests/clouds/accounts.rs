@@ -99,7 +99,7 @@ async fn storages_of_one_profile_share_a_login_that_rotates() {
     let dir = tempfile::tempdir().unwrap();
     let server = Graph::start();
     let vault = Vault::open(dir.path());
-    vault.set("office", &credential(server.oauth(), &GRAPH_SCOPES).0).unwrap();
+    vault.set("office", &credential(server.oauth(), &GRAPH_SCOPES).0, Default::default()).unwrap();
     let open = || open_with("onedrive", &graph_config(&server), &vault.get("office").unwrap().unwrap());
     let (first, second) = (open(), open());
     let key = ObjectKey::new("x").unwrap();

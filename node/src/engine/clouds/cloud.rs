@@ -145,7 +145,7 @@ impl Cloud {
     /// network.
     pub(crate) fn open(clouds: &Clouds, described: Described, generation: u64) -> Arc<Self> {
         let (cache, limits) = (clouds.cache.join(described.id.to_string()), limits(clouds.cache_bytes_max));
-        let storage = clouds.storage(&described).and_then(|storage| Layers::default().around(storage));
+        let storage = clouds.storage(&described, false).and_then(|storage| Layers::default().around(storage));
         let storage = storage.and_then(|storage| Cache::open(storage, cache, limits)).map(Arc::new);
         let standing = match &storage {
             Ok(_) => Standing { state: None, seen: now(), why: String::new(), usage: None },

@@ -16,9 +16,9 @@ pub(crate) use watch::{refresh, run};
 
 use crate::{
     config::Home,
-    credentials::Vault,
+    credentials::{Vault, VaultError},
     storage::{
-        Credential, Registry, RegistryError, SettingProblem, StorageError, StorageErrorKind, StorageProvider,
+        Credential, Registry, RegistryError, SettingProblem, StorageError, StorageErrorKind, StorageProvider, audience,
         upload::Journal,
     },
     transfer::Blob,
@@ -110,13 +110,27 @@ impl Clouds {
     }
 
     /// Opens the storage of a location with this device's credential; shared with nobody. May block on the vault.
-    pub(crate) fn storage(&self, described: &Described) -> Result<Arc<dyn StorageProvider>, StorageError> {
+    ///
+    /// Any writer may say where a location is. The credential is therefore shown to nobody but whom this device's user gave it
+    /// for, or has used it with: what `by_user` is.
+    pub(crate) fn storage(
+        &self,
+        described: &Described,
+        by_user: bool,
+    ) -> Result<Arc<dyn StorageProvider>, StorageError> {
         let provider = described.address.provider.as_str();
-        let name = self.registry.factory(provider).map_or("cloud", |factory| factory.name());
-        let credential = self
-            .vault
-            .get(&described.profile)
-            .map_err(|error| StorageError::new(name, StorageErrorKind::NeedsLogin, error.to_string()).because(error))?;
+        let factory = self.registry.factory(provider);
+        let name = factory.as_ref().map_or("cloud", |factory| factory.name());
+        let locked =
+            |error: VaultError| StorageError::new(name, StorageErrorKind::NeedsLogin, error.to_string()).because(error);
+        let audience = audience(name, factory.as_ref().map_or(&[], |factory| factory.settings()), &described.config);
+        if by_user {
+            self.vault.show(&described.profile, &audience).map_err(locked)?;
+        } else if !self.vault.may_show(&described.profile, &audience).map_err(locked)? {
+            let why = format!("the credential that is kept here was not given for {audience}");
+            return Err(StorageError::new(name, StorageErrorKind::NeedsLogin, why));
+        }
+        let credential = self.vault.get(&described.profile).map_err(locked)?;
         let credential = credential.unwrap_or_else(Credential::default);
         self.registry.create(provider, &described.config, &credential).map_err(|error| match error {
             RegistryError::Storage(error) => error,
@@ -149,5 +163,57 @@ impl Clouds {
             blobs.push(blob);
         }
         blobs
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use larder_protocol::{
+        bounded::List,
+        record::{Location, Name, Storage},
+    };
+    use std::collections::BTreeSet;
+
+    /// A writer announces that another's location is elsewhere now: nobody's password goes there.
+    #[tokio::test]
+    async fn a_credential_is_shown_only_to_whom_it_was_given_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::under(&dir.path().join("home"));
+        home.create().unwrap();
+        let vault = Vault::open(&home.keys());
+        let credential = Credential::parse("username=me\npassword=secret").unwrap();
+        vault.set("drive", &credential, BTreeSet::from(["webdav url=https://cloud.example.org".to_owned()])).unwrap();
+        let clouds = Clouds::new(&home, Arc::new(Registry::built_in()), vault.clone(), 1 << 20);
+        let at = |uri: &str| {
+            let location = Location {
+                id: LocationId::new([1; 16]),
+                name: Name::new("cloud").unwrap(),
+                mount_epoch: 1,
+                storage: Storage::Cloud { uri: larder_protocol::bounded::Text::new(uri).unwrap() },
+                profile: Name::new("drive").unwrap(),
+                purposes: List::default(),
+                read_only: false,
+                trust_store: false,
+                settings: List::default(),
+                removed: false,
+            };
+            Described::new(&location, uri.to_owned(), Address::parse(uri).unwrap(), None)
+        };
+        let refused = |uri: &str| clouds.storage(&at(uri), false).err().map(|error| error.kind);
+        assert_eq!(refused("webdavs://cloud.example.org/other/folder"), None);
+        for elsewhere in ["webdavs://cloud.example.net/x", "webdavs://cloud.example.org:444/x", "gdrive:///x"] {
+            assert_eq!(refused(elsewhere), Some(StorageErrorKind::NeedsLogin), "{elsewhere}");
+        }
+        // Its user tries it there: that is consent, and is remembered.
+        clouds.storage(&at("webdavs://cloud.example.net/x"), true).unwrap();
+        assert_eq!(refused("webdavs://cloud.example.net/y"), None);
+        let again = Vault::open(&home.keys());
+        assert!(again.may_show("drive", "webdav url=https://cloud.example.net").unwrap());
+        assert!(!again.may_show("drive", "webdav url=https://cloud.example.com").unwrap());
+        assert_eq!(again.list().unwrap()[0].names, ["password", "username"]);
+        // A new credential is given for what is known then.
+        vault.set("drive", &credential, BTreeSet::new()).unwrap();
+        assert_eq!(refused("webdavs://cloud.example.org/x"), Some(StorageErrorKind::NeedsLogin));
     }
 }

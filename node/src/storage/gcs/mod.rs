@@ -33,7 +33,7 @@ const NAME: &str = "gcs";
 const SETTINGS: &[Setting] = &[
     Setting::required("bucket", "name of the bucket"),
     Setting::optional("prefix", "folder in the bucket beneath which everything is kept"),
-    Setting::with_default("endpoint", "https://storage.googleapis.com", "address of the service"),
+    Setting::with_default("endpoint", "https://storage.googleapis.com", "address of the service").service(),
     Setting::optional("service_account", "JSON of a service account's key, in one line").secret(),
     Setting::optional("access_token", "an access token, instead of a service account").secret(),
 ];

@@ -34,9 +34,9 @@ const NAME: &str = "gdrive";
 const SETTINGS: &[Setting] = &[
     Setting::with_default("folder", "Larder", "name of the folder; made by Larder when there is none"),
     Setting::optional("folderId", "id of the folder, instead of its name; must have been made by this client"),
-    Setting::with_default("api", "https://www.googleapis.com", "address of the service"),
-    Setting::with_default("accounts", "https://accounts.google.com", "address of the page of consent"),
-    Setting::with_default("oauth", "https://oauth2.googleapis.com", "address of the token service"),
+    Setting::with_default("api", "https://www.googleapis.com", "address of the service").service(),
+    Setting::with_default("accounts", "https://accounts.google.com", "address of the page of consent").service(),
+    Setting::with_default("oauth", "https://oauth2.googleapis.com", "address of the token service").service(),
     Setting::required("client_id", "id of the OAuth client").secret(),
     Setting::optional("client_secret", "secret of the OAuth client").secret(),
     Setting::optional("refresh_token", "the login; 'larder connect google' gets it").secret(),

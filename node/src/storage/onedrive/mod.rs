@@ -31,8 +31,8 @@ const NAME: &str = "onedrive";
 const SETTINGS: &[Setting] = &[
     Setting::with_default("root", "app", "'app': Larder's own folder; 'drive': anywhere, with the right to all files"),
     Setting::optional("folder", "folder beneath that root"),
-    Setting::with_default("api", "https://graph.microsoft.com/v1.0", "address of the service"),
-    Setting::with_default("accounts", "https://login.microsoftonline.com", "address of the login service"),
+    Setting::with_default("api", "https://graph.microsoft.com/v1.0", "address of the service").service(),
+    Setting::with_default("accounts", "https://login.microsoftonline.com", "address of the login service").service(),
     Setting::with_default("tenant", "common", "directory that accounts belong to; 'consumers' for personal ones"),
     Setting::required("client_id", "id of the application").secret(),
     Setting::optional("refresh_token", "the login; 'larder connect microsoft' gets it").secret(),

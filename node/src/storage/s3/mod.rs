@@ -31,7 +31,7 @@ use zeroize::Zeroizing;
 
 const NAME: &str = "s3";
 const SETTINGS: &[Setting] = &[
-    Setting::required("endpoint", "address of the service, such as https://s3.eu-central-1.amazonaws.com"),
+    Setting::required("endpoint", "address of the service, such as https://s3.eu-central-1.amazonaws.com").service(),
     Setting::required("bucket", "name of the bucket"),
     Setting::with_default("region", "us-east-1", "region that requests are signed for; 'auto' for R2"),
     Setting::optional("prefix", "folder in the bucket beneath which everything is kept"),

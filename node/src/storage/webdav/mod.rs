@@ -21,7 +21,8 @@ use zeroize::Zeroizing;
 
 const NAME: &str = "webdav";
 const SETTINGS: &[Setting] = &[
-    Setting::required("url", "address of the folder, such as https://cloud.example.org/remote.php/dav/files/me/larder"),
+    Setting::required("url", "address of the folder, such as https://cloud.example.org/remote.php/dav/files/me/larder")
+        .service(),
     Setting::optional("username", "name of the user").secret(),
     Setting::optional("password", "password, best one for this purpose alone").secret(),
 ];
