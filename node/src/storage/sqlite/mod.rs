@@ -7,18 +7,20 @@
 //! writes.
 
 mod file;
+mod objects;
 mod parts;
 mod search;
 
 use super::{
     Changes, Credential, Listed, Multipart, ObjectKey, PAGE_MAX, Page, Pending, ProviderConfig, ProviderFactory, Put,
     PutMode, Quota, Rename, Search, Setting, SettingError, Stat, StorageError, StorageErrorKind, StorageProvider,
-    Usage, Version, Watch, check_config, clock::now, layout::probe_key,
+    Usage, Version, Watch, check_config, layout::probe_key,
 };
 use bytes::Bytes;
 use file::OpenFile;
 use larder_protocol::time::Timestamp;
-use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, TransactionBehavior, params};
+use objects::{exists, put, read, remove};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, TransactionBehavior};
 use std::{
     ops::Range,
     path::{Path, PathBuf},
@@ -32,8 +34,6 @@ const SETTINGS: &[Setting] = &[Setting::required("path", "absolute path of the f
 const APPLICATION_ID: i32 = 0x4c52_4453;
 /// Version of the tables.
 const FORMAT: i32 = 2;
-/// Longest piece of an object that is put at once, in bytes.
-const PIECE_BYTES: usize = 4 << 20;
 /// Changes that are remembered for those who watch.
 const CHANGES_MAX: i64 = 10_000;
 
@@ -190,90 +190,6 @@ fn changed(connection: &Connection, key: &ObjectKey) -> rusqlite::Result<()> {
     let oldest = connection.last_insert_rowid() - CHANGES_MAX;
     connection.prepare_cached("DELETE FROM changes WHERE number <= ?1")?.execute([oldest])?;
     Ok(())
-}
-
-fn exists(connection: &Connection, key: &ObjectKey) -> rusqlite::Result<bool> {
-    connection.prepare_cached("SELECT 1 FROM objects WHERE key = ?1")?.exists([key.as_str()])
-}
-
-/// Puts an object within a transaction.
-fn put(connection: &Connection, key: &ObjectKey, bytes: &[u8], mode: PutMode) -> rusqlite::Result<Put> {
-    let body = new_body(connection)?;
-    for (number, piece) in (1u32..).zip(bytes.chunks(PIECE_BYTES)) {
-        put_piece(connection, body, number, (number as usize - 1).saturating_mul(PIECE_BYTES) as i64, piece)?;
-    }
-    place(connection, key, body, bytes.len() as u64, mode)
-}
-
-fn new_body(connection: &Connection) -> rusqlite::Result<i64> {
-    connection.prepare_cached("INSERT INTO bodies DEFAULT VALUES")?.execute([])?;
-    Ok(connection.last_insert_rowid())
-}
-
-fn put_piece(connection: &Connection, body: i64, number: u32, start: i64, bytes: &[u8]) -> rusqlite::Result<()> {
-    connection
-        .prepare_cached("INSERT OR REPLACE INTO pieces (body, number, start, bytes) VALUES (?1, ?2, ?3, ?4)")?
-        .execute(params![body, number, start, bytes])?;
-    Ok(())
-}
-
-/// Removes bytes, and with them the object or the upload whose they are.
-fn remove_body(connection: &Connection, body: i64) -> rusqlite::Result<()> {
-    connection.prepare_cached("DELETE FROM bodies WHERE id = ?1")?.execute([body])?;
-    Ok(())
-}
-
-/// Makes bytes an object within a transaction, or removes them when there is one already.
-fn place(connection: &Connection, key: &ObjectKey, body: i64, size: u64, mode: PutMode) -> rusqlite::Result<Put> {
-    if mode == PutMode::IfAbsent && exists(connection, key)? {
-        remove_body(connection, body)?;
-        return Ok(Put::AlreadyThere);
-    }
-    remove(connection, key)?;
-    changed(connection, key)?;
-    let version = connection.last_insert_rowid();
-    connection
-        .prepare_cached("INSERT INTO objects (body, key, size, modified, version) VALUES (?1, ?2, ?3, ?4, ?5)")?
-        .execute(params![body, key.as_str(), i64::try_from(size).unwrap_or(i64::MAX), now().0, version])?;
-    search::note(connection, key)?;
-    Ok(Put::New)
-}
-
-/// Removes an object within a transaction, with all that is said of it.
-fn remove(connection: &Connection, key: &ObjectKey) -> rusqlite::Result<bool> {
-    search::forget(connection, key)?;
-    let mut delete =
-        connection.prepare_cached("DELETE FROM bodies WHERE id = (SELECT body FROM objects WHERE key = ?1)")?;
-    Ok(delete.execute([key.as_str()])? > 0)
-}
-
-/// Bytes of an object, cut to what there is.
-fn read(connection: &Connection, key: &ObjectKey, range: Range<u64>) -> Result<Vec<u8>, Failure> {
-    // One state of the file for all statements: an object may be replaced meanwhile.
-    let tx = connection.unchecked_transaction()?;
-    let (body, size) = tx
-        .prepare_cached("SELECT body, size FROM objects WHERE key = ?1")?
-        .query_row([key.as_str()], |row| Ok((row.get::<_, i64>(0)?, len(row.get(1)?))))
-        .optional()?
-        .ok_or_else(|| not_found(key))?;
-    let (start, end) = (range.start.min(size), range.end.min(size));
-    let too_long = |_| Failure::Kind(StorageErrorKind::Invalid, "more than fits into memory".to_owned());
-    let mut bytes = Vec::with_capacity(usize::try_from(end.saturating_sub(start)).map_err(too_long)?);
-    let mut query = tx.prepare_cached(
-        "SELECT id, start FROM pieces WHERE body = ?1 AND start < ?3 AND start + length(bytes) > ?2 ORDER BY start",
-    )?;
-    let bounds = [body, start.try_into().unwrap_or(i64::MAX), end.try_into().unwrap_or(i64::MAX)];
-    let mut rows = query.query(bounds)?;
-    while let Some(row) = rows.next()? {
-        let (piece, from) = (row.get(0)?, len(row.get(1)?));
-        let blob = tx.blob_open("main", "pieces", "bytes", piece, true)?;
-        let cut = |at: u64| usize::try_from(at.saturating_sub(from)).unwrap_or(usize::MAX).min(blob.len());
-        let (first, last, at) = (cut(start), cut(end), bytes.len());
-        bytes.resize(at + last - first, 0);
-        blob.read_at_exact(&mut bytes[at..], first)?;
-    }
-    let missing = || Failure::Kind(StorageErrorKind::Damaged, format!("a piece of {key} is missing"));
-    (bytes.len() as u64 == end.saturating_sub(start)).then_some(bytes).ok_or_else(missing)
 }
 
 impl SqliteProvider {

@@ -1,6 +1,9 @@
 //! Uploads in parts, as rows; they outlive the process.
 
-use super::{Failure, SqliteProvider, len, new_body, place, put_piece, remove_body};
+use super::{
+    Failure, SqliteProvider, len,
+    objects::{new_body, place, put_piece, remove_body},
+};
 use crate::storage::{Multipart, ObjectKey, Part, PartRules, Pending, Put, PutMode, StorageErrorKind, Upload};
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, params};

@@ -1,6 +1,6 @@
 //! What is said of objects, and finding them by it: FTS5 over keys and values.
 
-use super::{Failure, SqliteProvider, exists, listed, not_found};
+use super::{Failure, SqliteProvider, listed, not_found, objects::exists};
 use crate::storage::{Listed, ObjectKey, Pending, Search, words};
 use rusqlite::{Connection, params};
 use std::collections::BTreeMap;
