@@ -1,4 +1,5 @@
-//! Manifests, snapshot pages, key bundles and chunk headers as a storage place gives them back.
+//! Manifests, snapshot pages and their index, copies of the membership log, key bundles and chunk headers as a storage place
+//! gives them back.
 
 #![no_main]
 
@@ -6,7 +7,7 @@ use ed25519_dalek::SigningKey;
 use larder_protocol::{
     codec::{decode, encode},
     id::{EpochId, PlainChunkId},
-    seal::{EpochSecret, KeyBundle, Manifest, SnapshotPage, open_chunk},
+    seal::{EpochSecret, KeyBundle, Manifest, MembershipCopy, SnapshotIndex, SnapshotPage, open_chunk},
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -18,6 +19,8 @@ fuzz_target!(|input: &[u8]| {
     let key = SigningKey::from_bytes(&[7; 32]);
     let _ = Manifest::open(input, secret);
     let _ = SnapshotPage::open(input, secret);
+    let _ = SnapshotIndex::open(input, secret);
+    let _ = MembershipCopy::open(input, secret);
     if let Some((header, rest)) = input.split_first_chunk::<64>() {
         let len = rest.len() as u64;
         let _ = open_chunk(secret, header, &PlainChunkId::new([1; 32]), len, len);
@@ -42,5 +45,9 @@ fuzz_target!(|input: &[u8]| {
             let entries = opened.entries.to_vec();
             let _ = opened.with(entries);
         }
+    }
+    if let Ok(index) = decode::<SnapshotIndex>(input) {
+        let object = index.close(&key, EpochId::new([2; 16]), &EpochSecret::new([9; 32]), [3; 24]).expect("fits");
+        assert!(SnapshotIndex::open(&object, secret).is_ok_and(|(opened, _)| opened == index));
     }
 });
