@@ -189,7 +189,13 @@ fn what_is_set_of_a_location_is_tried_before_it_is_kept() {
     let set = gate.object(["location", "set", "cloud", "--name", "bucket", "--set", "region=eu-central-1"]);
     assert_eq!((&set["name"], &set["settings"]["region"]), (&json!("bucket"), &json!("eu-central-1")), "{set:#}");
     second.knows_location("bucket");
-    for (wrong, code) in [("no-such-setting=1", 2), ("secret_access_key=x", 2), ("endpoint=http://127.0.0.1:1", 3)] {
+    let wrong = [
+        ("no-such-setting=1", 2),
+        ("secret_access_key=x", 2),
+        ("bucket=which-the-address-says", 2),
+        ("endpoint=http://127.0.0.1:1", 3),
+    ];
+    for (wrong, code) in wrong {
         let failed = gate.run(["location", "set", "bucket", "--set", wrong]);
         assert_eq!(failed.code(), Some(code), "{wrong}: {failed:?}");
     }
@@ -213,6 +219,21 @@ fn what_is_set_of_a_location_is_tried_before_it_is_kept() {
         if gateways == ["gate", "second"].into() { Ok(()) } else { Err(shown.clone()) }
     });
     assert_eq!(gate.object(["location", "custodian", "bucket", "second"])["device"], "second");
+
+    // Another name of the same server: to a gateway it is somebody else, who is not shown its credential until its user says so.
+    let elsewhere = server.endpoint().replace("127.0.0.1", "localhost");
+    assert_ne!(elsewhere, server.endpoint());
+    gate.ok(["location", "set", "bucket", "--set", &format!("endpoint={elsewhere}")]);
+    let state_at_second = |wanted: &str| {
+        eventually("the second gateway says how it stands", || {
+            let shown = second.object(["location", "show", "bucket"]);
+            let own = json::list(&shown, "gateways").iter().find(|gateway| gateway["device"] == "second").cloned();
+            if own.is_some_and(|own| own["state"] == wanted) { Ok(()) } else { Err(shown) }
+        });
+    };
+    state_at_second("needs-login");
+    second.ok(["location", "test", "bucket"]);
+    state_at_second("connected");
     eventually("second knows of it", || {
         let view = second.object(["location", "custodian", "bucket"]);
         if view["device"] == "second" { Ok(()) } else { Err(view) }

@@ -138,7 +138,7 @@ fn prepare(node: &Node, request: &AddLocation) -> Result<(Location, Described), 
         purposes: Purposes::truncated(request.purposes.iter().copied()),
         read_only: false,
         trust_store: request.trust_store,
-        settings: locations::with_settings(&Settings::default(), &request.settings)?,
+        settings: locations::with_settings(&Settings::default(), &request.settings, Some(&address))?,
         removed: false,
     };
     let described = Described::new(&location, path, address, profile.as_ref());

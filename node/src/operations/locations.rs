@@ -130,12 +130,17 @@ fn gateways(node: &Node, snapshot: &Snapshot, row: &KnownLocation) -> Result<Vec
     Ok(views)
 }
 
-/// The command that brings a login for a cloud location.
-pub(super) fn login(row: &KnownLocation) -> String {
-    let address = match &row.location.storage {
+/// The address of a cloud location.
+fn address_of(row: &KnownLocation) -> Option<Address> {
+    match &row.location.storage {
         Storage::Cloud { uri } => Address::parse(uri.as_str()).ok(),
         Storage::Local => None,
-    };
+    }
+}
+
+/// The command that brings a login for a cloud location.
+pub(super) fn login(row: &KnownLocation) -> String {
+    let address = address_of(row);
     login_command(address.map(|address| address.provider).as_deref().unwrap_or_default(), &row.location.profile)
 }
 
@@ -305,7 +310,7 @@ pub(crate) async fn set(node: &Arc<Node>, request: SetLocation) -> Result<Locati
         if !request.settings.is_empty() && !is_cloud(&row) {
             return Err(ControlError::new(ErrorKind::BadRequest, name).detail("only cloud locations have settings"));
         }
-        location.settings = with_settings(&location.settings, &request.settings)?;
+        location.settings = with_settings(&location.settings, &request.settings, address_of(&row).as_ref())?;
         Ok((row, location))
     })
     .await?;
@@ -322,8 +327,13 @@ pub(crate) async fn set(node: &Arc<Node>, request: SetLocation) -> Result<Locati
     show(node, &row.location.id.to_string()).await
 }
 
-/// Settings with changes; an empty value takes one away.
-pub(super) fn with_settings(old: &Settings, changes: &[(String, String)]) -> Result<Settings, ControlError> {
+/// Settings with changes; an empty value takes one away. What the address fills goes before all settings, so that it is refused
+/// here.
+pub(super) fn with_settings(
+    old: &Settings,
+    changes: &[(String, String)],
+    address: Option<&Address>,
+) -> Result<Settings, ControlError> {
     let bad = |name: &str, error: &dyn std::fmt::Display| {
         ControlError::new(ErrorKind::BadRequest, name).detail(error.to_string())
     };
@@ -331,6 +341,8 @@ pub(super) fn with_settings(old: &Settings, changes: &[(String, String)]) -> Res
     for (name, value) in changes {
         if value.is_empty() {
             settings.remove(name.as_str());
+        } else if address.is_some_and(|address| address.settings.contains_key(name)) {
+            return Err(bad(name, &"the location's address says that; a location at another address is another one"));
         } else {
             settings.insert(name, value);
         }
